@@ -1,0 +1,1 @@
+"""Artifacts on disk: a folder is one once its manifest.json exists."""
