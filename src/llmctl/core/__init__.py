@@ -1,1 +1,1 @@
-"""What every other room stands on: settings, errors, files, signals, talk. Imports nothing above."""
+"""What every other room stands on: settings, errors, files, signals, talk."""

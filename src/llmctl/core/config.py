@@ -68,9 +68,9 @@ class Setting:
             value = tuple(value)
         if type(value) is not self.type:
             raise UsageError(self._wrong(value, where))
-        if self.type is float and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{where}: {self.name} must be a finite number, got {value}")
-        for word in value if self.many else (value,):
+        for word in value if isinstance(value, tuple) else (value,):
             if self.choices and word not in self.choices:
                 near = did_you_mean(str(word), list(self.choices))
                 raise UsageError(f"{where}: {self.name} cannot be {word!r}{near}")
@@ -183,7 +183,8 @@ def parse_assignments(config: type, assignments: Sequence[str]) -> dict[str, Any
 
 def payload_settings(config: Any) -> dict[str, Any]:
     """The keys that differ from the defaults and can change the payload: the fingerprint's part."""
-    knobs = settings_of(type(config))
+    kind: type = type(config)
+    knobs = settings_of(kind)
     return {
         name: list(value) if isinstance(value := getattr(config, name), tuple) else value
         for name, knob in knobs.items()

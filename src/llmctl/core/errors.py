@@ -54,7 +54,11 @@ class Refused(LlmctlError):
 
 
 class Mismatch(LlmctlError):
-    code, name, meaning = 78, "mismatch", "inputs do not fit each other: kind, hash, tokenizer, format"
+    code, name, meaning = (
+        78,
+        "mismatch",
+        "inputs do not fit: kind, hash, tokenizer, format",
+    )
 
 
 class RankLost(LlmctlError):

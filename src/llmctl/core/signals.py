@@ -60,12 +60,12 @@ def graceful_stop() -> Iterator[Stop]:
 
     previous: dict[int, Any] = {}
     for number in (*STOP_SIGNALS, signal.SIGINT):
-        previous[number] = signal.signal(number, handle)
+        previous[int(number)] = signal.signal(number, handle)
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
 
 def die_with_parent() -> None:

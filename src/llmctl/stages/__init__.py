@@ -1,0 +1,29 @@
+"""The stages, in pipeline order. A stage's module is imported when its command is run, not before.
+
+STAGES: name -> one line for `llmctl --help`. The name is the address: `llmctl crawl-filter` is
+stages/crawl_filter.py here, stages/crawl-filter.yaml beside src/, `crawl-filter:` in a recipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from llmctl.core.errors import UsageError, did_you_mean
+from llmctl.core.stage import Stage
+
+STAGES = {
+    "synth": "make the embedded synthetic web: WARCs, conversations, problems, and the truth",
+    "crawl-filter": "WARC files to clean, deduplicated text, by FineWeb's recipe",
+    "tokenize": "text to token bins (byte-level BPE, trained or given)",
+    "pretrain": "token bins to a base model (Qwen3, Llama or GPT-2 shape)",
+    "generate": "text from a model",
+    "eval": "measure a model: bits per byte, and the facts it has learned",
+    "inspect": "look into any artifact: what it is, where it came from, samples",
+}
+
+
+def load_stage(name: str) -> Stage:
+    """The stage of that name. UsageError (2) with the nearest name when there is none."""
+    if name not in STAGES:
+        raise UsageError(f"unknown stage {name!r}{did_you_mean(name, list(STAGES))}")
+    return importlib.import_module(f"llmctl.stages.{name.replace('-', '_')}").STAGE
