@@ -184,6 +184,8 @@ def open_inputs(stage: Stage, request: Request, *, make_default: bool) -> list[A
         raise UsageError(f"{stage.name} takes one INPUT, got {len(paths)}: {' '.join(paths[:3])}")
     if not paths:
         raise UsageError(f"{stage.name} needs an INPUT")
+    if stage.raw_inputs:
+        return [Artifact(Path(path), "foreign") for path in paths]
     unique = list(dict.fromkeys(paths))
     if len(unique) < len(paths):
         console.warn(f"{len(paths) - len(unique)} INPUT named twice, read once")

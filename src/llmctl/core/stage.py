@@ -27,6 +27,7 @@ class Stage:
     upstream: str | None = None  # the stage whose tiny artifact is the default INPUT
     many: bool = False  # takes several INPUTs
     optional_input: bool = False  # does something useful without an INPUT
+    raw_inputs: bool = False  # takes any path, finished or not, and opens it itself
     path_settings: tuple[str, ...] = ()  # settings that name further inputs, hashed by content
     text_mode: Callable[[Any], bool] = field(default=lambda config: False)  # prints, no artifact
 

@@ -1,0 +1,1 @@
+"""Looking into artifacts: what they are, where they came from, what is in them."""

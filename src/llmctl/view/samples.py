@@ -1,0 +1,129 @@
+"""A look at the content: rows, decoded tokens, a model's parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from llmctl.core.console import printable, render_table
+from llmctl.core.errors import BadInput, Mismatch
+from llmctl.core.files import human_bytes, read_json
+
+TEXT_WIDTH = 98  # columns
+HEADER_LIMIT = 100_000_000  # bytes of a safetensors header; larger is refused, as safetensors does
+
+
+def sample_rows(folder: Path, rows: int) -> str:
+    """The first rows of every parquet and JSONL file group in a folder, long values cut."""
+    import pyarrow.parquet as pq
+
+    parts = []
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        if not any(p.startswith(".") for p in path.relative_to(folder).parts):
+            groups.setdefault(re.sub(r"-?\d+$", "", path.stem), []).append(path)
+    for name, paths in groups.items():
+        try:
+            files = [pq.ParquetFile(p, page_checksum_verification=True) for p in paths]
+            total = sum(f.metadata.num_rows for f in files)
+            batch = next(files[0].iter_batches(batch_size=rows), None)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{paths[0]}: cannot be read ({error}); copy it again") from None
+        parts.append(f"{name}: {total:,} rows in {len(paths)} file{'s' * (len(paths) > 1)}")
+        parts += [_row(row) for row in (batch.to_pylist() if batch else [])]
+    return "\n".join(parts)
+
+
+def _row(row: dict[str, Any]) -> str:
+    lines = []
+    for key, value in row.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = printable(" ".join(str(text).split()))
+        lines.append(f"  {key}: {textwrap.shorten(text, 300, placeholder=' …')}")
+    return "\n".join(["  ─", *lines])
+
+
+def sample_funnel(folder: Path) -> str:
+    """A documents artifact's funnel as a table; empty without one."""
+    if not (folder / "funnel.json").is_file():
+        return ""
+    rows = []
+    for step in read_json(folder / "funnel.json"):
+        reasons = ", ".join(f"{k} {v:,}" for k, v in sorted(step.get("dropped", {}).items()))
+        rows.append((step["step"], step["pages_in"], step["pages_out"], reasons))
+    return render_table("", ["step", "pages in", "out", "dropped"], rows)
+
+
+def sample_tokens(folder: Path, rows: int) -> str:
+    """The first documents of a tokens artifact, decoded, token borders shown as ·."""
+    from llmctl.data.bins import TokenBins
+    from llmctl.tokenizer.bpe import Tokenizer
+
+    tokenizer = Tokenizer.load(folder)
+    parts = []
+    for split in ("train", "val"):
+        bins = TokenBins.open(folder, split)
+        parts.append(f"{split}: {bins.n_tokens:,} tokens")
+        starts = bins.doc_starts[:rows] if bins.doc_starts is not None else [0]
+        for start in starts:
+            ids = bins.read(int(start), min(int(start) + 64, bins.n_tokens)).tolist()
+            text = "·".join(printable(tokenizer.decode([i]).replace("\n", "⏎")) for i in ids)
+            parts.append(
+                textwrap.fill(text, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ")
+            )
+    return "\n".join(parts)
+
+
+def parameter_table(folder: Path) -> str:
+    """Every parameter of a model folder by shape, layers that repeat folded into one row each."""
+    shapes: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, entry in _header(path).items():
+            group = re.sub(r"\.(\d+)\.", ".N.", name)
+            dtype, shape, count = shapes.get(group, (entry["dtype"], tuple(entry["shape"]), 0))
+            shapes[group] = (dtype, shape, count + 1)
+    rows, total = [], 0
+    for name, (dtype, shape, count) in shapes.items():
+        size = count
+        for length in shape:
+            size *= length
+        total += size
+        rows.append((name, " x ".join(map(str, shape)), dtype, count, size))
+    rows.append(("total", "", "", "", total))
+    return render_table("", ["parameter", "shape", "dtype", "copies", "numbers"], rows)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """A safetensors header without its metadata. Mismatch (78) when it is damaged."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(HEADER_LIMIT, path.stat().st_size):
+            raise Mismatch(f"{path}: its header claims {length:,} bytes; fetch the file again")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            for entry in header.values():
+                entry["dtype"], [int(n) for n in entry["shape"]]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise Mismatch(f"{path}: its header is damaged; fetch the file again") from None
+    return header
+
+
+def config_line(folder: Path) -> str:
+    """A model's shape in one line, from config.json."""
+    config = read_json(folder / "config.json")
+    names = ("model_type", "num_hidden_layers", "n_layer", "hidden_size", "n_embd", "vocab_size")
+    return ", ".join(f"{k} {config[k]}" for k in names if k in config)
+
+
+def file_table(manifest: dict[str, Any] | Any) -> str:
+    """The files of an artifact with size and hash; parts of a run's state left out."""
+    rows = [
+        (f["name"], human_bytes(f["bytes"]), f["sha256"][:12], "varies" * bool(f.get("volatile")))
+        for f in manifest["files"]
+        if not f["name"].startswith("state/")
+    ]
+    return render_table("", ["file", "size", "sha256", ""], rows)

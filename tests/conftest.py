@@ -1,0 +1,38 @@
+"""What every test may use: where shared real data lies, a clean working folder, a way to run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data named by LLMCTL_SHARED; the test is skipped without it."""
+    folder = os.environ.get("LLMCTL_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs real data: set LLMCTL_SHARED")
+    return Path(folder)
+
+
+@pytest.fixture
+def llmctl(tmp_path):
+    """Run the command line in a fresh folder: llmctl("tokenize", …) -> CompletedProcess of text."""
+
+    def call(*words: str, cwd: Path = tmp_path, stdin: str | None = None, **environment: str):
+        given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+        return subprocess.run(
+            [sys.executable, "-m", "llmctl", *map(str, words)],
+            cwd=cwd,
+            env={**os.environ, "NO_COLOR": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            **given,
+        )
+
+    return call
