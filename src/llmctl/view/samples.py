@@ -71,9 +71,7 @@ def sample_tokens(folder: Path, rows: int) -> str:
         for start in starts:
             ids = bins.read(int(start), min(int(start) + 64, bins.n_tokens)).tolist()
             text = "·".join(printable(tokenizer.decode([i]).replace("\n", "⏎")) for i in ids)
-            parts.append(
-                textwrap.fill(text, TEXT_WIDTH, initial_indent="  ", subsequent_indent="  ")
-            )
+            parts += [f"  {line}" for line in textwrap.wrap(text, TEXT_WIDTH)]
     return "\n".join(parts)
 
 
@@ -85,7 +83,8 @@ def parameter_table(folder: Path) -> str:
             group = re.sub(r"\.(\d+)\.", ".N.", name)
             dtype, shape, count = shapes.get(group, (entry["dtype"], tuple(entry["shape"]), 0))
             shapes[group] = (dtype, shape, count + 1)
-    rows, total = [], 0
+    rows: list[tuple[str, str, str, int | str, int]] = []
+    total = 0
     for name, (dtype, shape, count) in shapes.items():
         size = count
         for length in shape:
