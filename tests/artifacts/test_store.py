@@ -67,6 +67,15 @@ def test_other_run_is_refused_naming_the_keys(tmp_path):
         assert not (draft.path / "data.bin").exists()
 
 
+def test_force_keeps_a_sound_artifact_and_replaces_a_damaged_one(tmp_path):
+    make(tmp_path / "a")
+    with open_draft(tmp_path / "a", "toy", record(), force=True) as found:
+        assert isinstance(found, Artifact)
+    (tmp_path / "a" / "data.bin").write_bytes(b"pbyload")
+    with open_draft(tmp_path / "a", "toy", record(), force=True) as draft:
+        assert isinstance(draft, Draft) and not (draft.path / "data.bin").exists()
+
+
 def test_unfinished_run_is_resumed_and_not_read(tmp_path):
     with pytest.raises(RuntimeError), open_draft(tmp_path / "a", "toy", record()) as draft:
         draft.remember("threads", 2)

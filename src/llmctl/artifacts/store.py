@@ -204,7 +204,8 @@ def open_draft(
     """The folder to fill for this run, locked; or the finished artifact when it is there already.
 
     run: run.json's content. OutputBusy (73) when the folder holds another run (naming the keys that
-    differ), something that is not ours, or is locked; `force` replaces another run's.
+    differ), something that is not ours, or is locked; `force` replaces another run's artifact, and
+    a damaged one of this run.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(parents=True)
@@ -214,11 +215,13 @@ def open_draft(
         held, finished = _held(path)
         if held is None and any(p.name != LOCK for p in path.iterdir()):
             raise OutputBusy(f"{path}: not empty and no run of llmctl; choose another -o")
-        if held is not None and held["fingerprint"] == run["fingerprint"] and not force:
-            if finished:
+        same = held is not None and held["fingerprint"] == run["fingerprint"]
+        if held is not None and same and finished:
+            if not force or _intact(path, held):
                 check_files(path, held, hashes=False)
                 yield Artifact(path, held["kind"], held)
                 return
+        elif held is not None and same:
             remove_temporaries(path)
             yield Draft(path, kind, True, {**run, "decided": held.get("decided", {})})
             return
@@ -232,6 +235,15 @@ def open_draft(
                 shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
         write_json(path / RUN, run)
         yield Draft(path, kind, False, dict(run))
+
+
+def _intact(path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether every payload file still has the content it was committed with."""
+    try:
+        check_files(path, manifest, hashes=True)
+    except Mismatch:
+        return False
+    return True
 
 
 def _held(path: Path) -> tuple[dict[str, Any] | None, bool]:

@@ -1,0 +1,1 @@
+"""Measuring models and artifacts against what is known to be true."""
