@@ -36,7 +36,7 @@ run: $(RUN)/eval/manifest.json  ## the whole run of RECIPE=name
 	@echo; echo "== a sample from the model"
 	@$(LLMCTL) generate $(RUN)/pretrain --max-tokens 60 -p "The river"
 	@echo; echo "== what became of each class of planted pages"
-	@$(LLMCTL) inspect $(RUN)/crawl-filter --truth $(RUN)/synth --rows 0 --summary
+	@$(LLMCTL) inspect $(RUN)/crawl-filter --truth $(RUN)/synth
 	@echo; echo "== what the model has learned"
 	@cat $(RUN)/eval/report.txt
 	@echo; $(LLMCTL) inspect $(RUN)

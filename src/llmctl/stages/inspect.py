@@ -62,6 +62,9 @@ def _show(config: InspectConfig, path: Path) -> None:
 
     kinds = ("web", "documents", "tokens", "model", "report", "conversations", "foreign")
     artifact = open_artifact(path, kinds, reader="inspect", verify=config.check)
+    if config.truth:
+        _truth(config.truth, artifact)
+        return
     if config.json:
         print(json.dumps(artifact.manifest or {"kind": "foreign", "id": artifact.id}, indent=2))
         return
@@ -74,9 +77,7 @@ def _show(config: InspectConfig, path: Path) -> None:
         print("\n" + _stats(artifact.stats))
     else:
         print(f"{path}: foreign (no manifest)")
-    if config.truth:
-        _truth(config.truth, artifact)
-    elif config.rows:
+    if config.rows:
         print("\n" + _content(config, artifact))
     if config.check:
         print("\n" + "\n".join(f"ok: {line}" for line in check.check(artifact)))
@@ -112,7 +113,7 @@ def _truth(web: str, artifact: Any) -> None:
     if artifact.kind != "documents":
         raise UsageError(f"--truth compares documents with a web, {artifact.path} is no documents")
     truth = open_artifact(web, ("web",), reader="--truth", verify=False)
-    print("\n" + render_table("", COLUMNS, score_documents(truth.path, artifact.path)))
+    print(render_table("", COLUMNS, score_documents(truth.path, artifact.path)))
 
 
 STAGE = Stage(
