@@ -57,8 +57,9 @@ def _show(config: InspectConfig, path: Path) -> None:
     """Print one artifact: facts, lineage, content."""
     import json
 
+    from llmctl.artifacts import lineage
     from llmctl.artifacts.store import open_artifact
-    from llmctl.view import check, lineage, samples
+    from llmctl.view import check, samples
 
     kinds = ("web", "documents", "tokens", "model", "report", "conversations", "foreign")
     artifact = open_artifact(path, kinds, reader="inspect", verify=config.check)
