@@ -1,0 +1,153 @@
+"""llmctl pretrain: token bins -> a base model, as a Hugging Face folder.
+
+Reads tokens (ours, or llm.c's bins), packs documents into rows, trains, and writes a folder that
+transformers, vLLM and llama.cpp open. `depth` is the one dial: it sets width, heads, context,
+batch, learning rate and horizon; each of them can be given instead. Killed and started again, the
+run goes on from its last checkpoint and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmctl.core.config import setting
+from llmctl.core.errors import UsageError
+from llmctl.core.stage import Stage
+
+SHAPES = ("qwen3", "llama", "gpt2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Train a base model on token bins."""
+
+    depth: int = setting(4, "the one dial: layers; 4 a laptop, 12 GPT-2 124M, 24 a node")
+    shape: str = setting("qwen3", "family of the model", choices=SHAPES)
+    width: int = setting(0, "model width; 0: 64 x depth", unit="channels")
+    heads: int = setting(0, "query heads; 0: width / 64")
+    kv_heads: int = setting(0, "key/value heads; 0: half the heads, gpt2 all of them")
+    d_ff: int = setting(0, "feed-forward width; 0: 8/3 x width (SwiGLU), gpt2 4 x")
+    vocab_size: int = setting(0, "rows of the embedding; 0: the tokens' own", unit="ids")
+    seq_len: int = setting(0, "context length; 0: from depth (256 at 4, 1024 at 12)", unit="tokens")
+    batch_tokens: int = setting(0, "an update, over all ranks; 0: from depth", unit="tokens")
+    steps: int = setting(
+        0, "updates; 0: 20 tokens a parameter, at most 4 epochs of the data", unit="updates"
+    )
+    lr: float = setting(0.0, "peak learning rate; 0: 3e-3 at 256 wide, falling as 1/width")
+    min_lr: float = setting(0.0, "at the end of the decay", unit="share of lr")
+    warmup: float = setting(0.02, "linear learning-rate warmup", unit="share of the steps")
+    decay: float = setting(0.3, "decay at the end, along 1 - sqrt", unit="share of the steps")
+    optimizer: str = setting(
+        "auto", "auto: muon on CUDA, adamw elsewhere", choices=("auto", "adamw", "muon")
+    )
+    beta1: float = setting(0.9, "AdamW's memory of gradients")
+    beta2: float = setting(0.95, "AdamW's memory of squared gradients")
+    weight_decay: float = setting(0.1, "decoupled, on matrices; not embeddings, norms, biases")
+    clip: float = setting(1.0, "largest gradient norm; 0: no clipping")
+    dtype: str = setting(
+        "auto",
+        "of matrix products; auto: bf16 where the machine has it",
+        choices=("auto", "fp32", "bf16"),
+    )
+    seed: int = setting(0, "of first weights and data order")
+    init: str = setting("", "model folder whose weights and shape to start from")
+    extend: str = setting("", "finished run to train on, to `steps` in all, from where it decayed")
+    micro_batch: int = setting(0, "rows at once; 0: what fits", unit="rows", payload=False)
+    compile: str = setting(
+        "auto",
+        "torch.compile; auto: when the run is long enough to pay for it",
+        choices=("auto", "on", "off"),
+        payload=False,
+    )
+    parallel: str = setting(
+        "ddp",
+        "several ranks: whole weights on each, or sharded (FSDP2)",
+        choices=("ddp", "fsdp"),
+        payload=False,
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N", payload=False)
+    workers: int = setting(0, "CPU threads; 0: all cores", payload=False)
+    nproc: int = setting(1, "ranks on this machine, one a GPU (starts torchrun)", payload=False)
+    rank_timeout: int = setting(300, "wait for other ranks", unit="seconds", payload=False)
+    save_steps: int = setting(
+        0, "checkpoint every so many updates; 0: about 20 a run", payload=False
+    )
+    eval_steps: int = setting(0, "validation every so many updates; 0: 5 a run", payload=False)
+    sample_steps: int = setting(0, "sample text every so many updates; 0: 5 a run", payload=False)
+    sample_prompt: str = setting("The", "what the samples continue", payload=False)
+    max_minutes: float = setting(0.0, "save and exit 75 after; 0: no limit", payload=False)
+    price: float = setting(0.0, "of a device hour, to count the cost", unit="$", payload=False)
+    gpu: str = setting("H100", "device --dry-run reckons with", payload=False)
+    mfu: float = setting(0.4, "share of the peak --dry-run assumes", payload=False)
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "nproc", "rank_timeout"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        numbers = [k for k, v in vars(self).items() if type(v) in (int, float)]
+        for name in numbers:
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.warmup + self.decay > 1:
+            raise UsageError(f"warmup={self.warmup} and decay={self.decay} are more than the run")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise UsageError(f"{name} must be below 1, got {getattr(self, name)}")
+        if not 0 < self.mfu <= 1 or self.min_lr > 1:
+            raise UsageError(f"mfu={self.mfu} and min_lr={self.min_lr} are shares of 1")
+        if self.init and self.extend:
+            raise UsageError(
+                "init and extend exclude each other: new run, or an old one trained on"
+            )
+
+
+def run(config: PretrainConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
+    """Train a base model on token bins until the plan's steps are done."""
+    from llmctl.core.distributed import session
+    from llmctl.train.pretraining import Pretraining
+
+    draft.volatile("metrics.jsonl", "loss.svg", "state", "train.log")
+    with session(config.device, config.rank_timeout) as world:
+        return Pretraining(config, inputs[0], draft, world).train()
+
+
+def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
+    """Say what the run would take: parameters, FLOPs, memory, hours, money."""
+    from llmctl.core import console
+    from llmctl.core.hardware import GPUS, find_gpu
+    from llmctl.train.estimate import estimate
+    from llmctl.train.shape import plan_of, shape_of
+
+    gpu = find_gpu(config.gpu)
+    if gpu is None:
+        known = ", ".join(g.name for g in GPUS)
+        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    stats = inputs[0].stats if inputs else {}
+    model = shape_of(config, vocab_size=stats.get("vocab_size", 0), eot_id=stats.get("eot_id"))
+    rows = estimate(
+        model,
+        plan_of(config, model, stats.get("train_tokens", 0)),
+        gpu=gpu,
+        gpus=config.nproc,
+        mfu=config.mfu,
+        price=config.price,
+        micro_batch=config.micro_batch,
+        sharded=config.parallel == "fsdp",
+        muon=config.optimizer == "muon",
+    )
+    console.table("pretrain would take", ["what", "value"], rows)
+
+
+STAGE = Stage(
+    name="pretrain",
+    version=1,
+    summary="token bins -> base model",
+    config=PretrainConfig,
+    run=run,
+    dry_run=dry_run,
+    reads=("tokens", "foreign"),
+    writes="model",
+    upstream="tokenize",
+    path_settings=("init", "extend"),
+)

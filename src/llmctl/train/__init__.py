@@ -1,0 +1,1 @@
+"""The training loop and what it needs: plan, schedule, optimizers, losses, metrics."""

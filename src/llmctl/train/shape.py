@@ -1,0 +1,67 @@
+"""A stage's settings as a model shape and a plan. No torch: --dry-run uses it too."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from llmctl.core.errors import Mismatch, UsageError
+from llmctl.model.config import ModelConfig
+from llmctl.train.plan import Plan, dial, lr_at, make_plan
+
+DEFAULT_VOCAB = 32_768  # for --dry-run before there are tokens
+
+
+def shape_of(config: Any, *, vocab_size: int, eot_id: int | None) -> ModelConfig:
+    """The model a PretrainConfig asks for, over the tokens' vocabulary (0: unknown yet)."""
+    if config.vocab_size and config.vocab_size < vocab_size:
+        raise UsageError(
+            f"vocab_size={config.vocab_size:,} is less than the tokens' own {vocab_size:,}"
+        )
+    return dial(
+        config.shape,
+        config.vocab_size or vocab_size or DEFAULT_VOCAB,
+        config.depth,
+        width=config.width,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        d_ff=config.d_ff,
+        seq_len=config.seq_len,
+        eot_id=eot_id,
+    )
+
+
+def shape_from(config: Any, given: ModelConfig, *, vocab_size: int) -> ModelConfig:
+    """The shape of a model trained on from (`init`), its context at least the run's."""
+    if given.vocab_size < vocab_size:
+        raise Mismatch(
+            f"{config.init}: {given.vocab_size:,} ids, but the tokens have {vocab_size:,}; "
+            f"tokenize with this model's tokenizer (--tokenizer {config.init})"
+        )
+    if config.seq_len <= given.max_seq_len:
+        return given
+    if given.family == "gpt2":
+        raise UsageError(
+            f"seq_len={config.seq_len:,}: {config.init} has {given.max_seq_len:,} positions"
+        )
+    return dataclasses.replace(given, max_seq_len=config.seq_len)
+
+
+def plan_of(config: Any, model: ModelConfig, train_tokens: int) -> Plan:
+    """The plan of a run over so many tokens (0: unknown)."""
+    lr = config.lr
+    if config.init and not lr:
+        lr = lr_at(model.d_model) / 10  # weights that know something are not to be thrown about
+    return make_plan(
+        model,
+        train_tokens=train_tokens,
+        seq_len=config.seq_len,
+        steps=config.steps,
+        batch_tokens=config.batch_tokens,
+        lr=lr,
+        min_lr=config.min_lr,
+        warmup=config.warmup,
+        decay=config.decay,
+        save_steps=config.save_steps,
+        eval_steps=config.eval_steps,
+    )
