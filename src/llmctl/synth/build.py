@@ -1,0 +1,116 @@
+"""Builds a whole web: shards in parallel, the truth in one file, then what is asked about it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from llmctl.core.files import remove_temporaries
+from llmctl.core.signals import die_with_parent
+from llmctl.synth.facts import Fact
+from llmctl.synth.plan import Plan, cast_of
+from llmctl.synth.shard import warc_name, write_shard
+from llmctl.synth.truth import FACTS, TRUTH, count, merge, write_parquet
+
+
+def _missing(plan: Plan, folder: Path) -> list[int]:
+    parts = folder / "parts"
+    return [i for i in range(plan.n_shards) if not _part(parts, i).exists()]
+
+
+def _part(parts: Path, index: int) -> Path:
+    return parts / f"truth-{index:05d}.parquet"
+
+
+def _shard(plan: Plan, index: int, folder: Path) -> int:
+    return write_shard(plan, index, folder / "warc", _part(folder / "parts", index))
+
+
+def _in_processes(plan: Plan, todo: list[int], folder: Path, workers: int) -> Iterator[int]:
+    """Pages of each finished shard, as they finish; at most two shards a worker are queued."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
+        running: set[Future[int]] = set()
+        try:
+            for index in todo:
+                if len(running) >= 2 * workers:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+                running.add(pool.submit(_shard, plan, index, folder))
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            raise
+
+
+def build_web(
+    plan: Plan, folder: Path, workers: int = 1, advance: Callable[[int], None] = lambda pages: None
+) -> dict[str, Any]:
+    """Fill a folder with a web; what an interrupted run finished there is kept.
+
+    workers: processes, 0 = one a core. advance: told the pages of each shard when it is done.
+    Returns the figures of the manifest. The same plan gives the same bytes in every case.
+    """
+    truth = folder / "truth.parquet"
+    remove_temporaries(folder)
+    if not truth.exists():
+        (folder / "warc").mkdir(parents=True, exist_ok=True)
+        (folder / "parts").mkdir(exist_ok=True)
+        todo = _missing(plan, folder)
+        advance(plan.n_pages - sum(_pages(plan, index) for index in todo))
+        workers = min(workers or os.cpu_count() or 1, len(todo))
+        if workers > 1:
+            for pages in _in_processes(plan, todo, folder, workers):
+                advance(pages)
+        else:
+            for index in todo:
+                advance(_shard(plan, index, folder))
+        merge([_part(folder / "parts", i) for i in range(plan.n_shards)], truth)
+    for part in sorted((folder / "parts").glob("*")):
+        part.unlink()
+    if (folder / "parts").exists():
+        (folder / "parts").rmdir()
+    facts = [fact for subject in cast_of(plan)[1] for fact in subject.facts]
+    write_facts(plan, folder / "facts.parquet")
+    exposures: dict[str, int] = {}
+    for fact in facts:
+        exposures[str(fact.exposure)] = exposures.get(str(fact.exposure), 0) + 1
+    figures = count(truth)
+    warc_bytes = sum((folder / "warc" / warc_name(i)).stat().st_size for i in range(plan.n_shards))
+    return {**figures, "warc_bytes": warc_bytes, "shards": plan.n_shards, "facts": exposures}
+
+
+def _pages(plan: Plan, index: int) -> int:
+    return plan.first_page(index + 1) - plan.first_page(index)
+
+
+def write_facts(plan: Plan, path: Path) -> None:
+    """facts.parquet: every measured fact with its prompts."""
+
+    def row(kind: str, fact: Fact) -> dict[str, Any]:
+        return {
+            "fact_id": fact.fact_id,
+            "subject": fact.subject,
+            "kind": kind,
+            "relation": fact.relation,
+            "value": fact.value,
+            "exposure": fact.exposure,
+            "prompts": fact.prompts(),
+            "questions": fact.questions(),
+            "aliases": [fact.value, f"the {fact.value}", f"a {fact.value}"],
+        }
+
+    subjects = cast_of(plan)[1]
+    rows = [row(subject.kind, fact) for subject in subjects for fact in subject.facts]
+    write_parquet(path, FACTS, [rows])
+
+
+__all__ = ["TRUTH", "build_web", "write_facts"]

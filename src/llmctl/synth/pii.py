@@ -1,0 +1,55 @@
+"""Personal data planted into good pages: e-mail, public IP, phone and social security numbers.
+
+Nobody's: e-mail domains end in .example, phone numbers lie in the 555-01xx block kept for fiction,
+and no social security number has ever begun with 9xx, 000 or 666, which is why these begin
+elsewhere but use group 00-free fictional digits drawn from the seed. Public addresses have to lie
+in public space to be found by a filter.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from random import Random
+
+from llmctl.synth.grammar import Context, expand
+
+KINDS = ("email", "ip", "phone", "ssn")
+_BOXES = ("info", "office", "post", "hello", "contact", "news", "orders", "letters")
+_PHONES = ("({area}) 555-{line}", "{area}-555-{line}", "+1 {area} 555 {line}", "{area}.555.{line}")
+
+
+def email(rng: Random, context: Context, host: str) -> str:
+    """first.surname@site or box@site."""
+    domain = host.removeprefix("www.")
+    if rng.random() < 0.5:
+        return f"{context['r.f']}.{context['r.s']}@{domain}".lower()
+    return f"{rng.choice(_BOXES)}{rng.choice(('', str(rng.randint(2, 99))))}@{domain}"
+
+
+def ip(rng: Random) -> str:
+    """A public IPv4 address."""
+    while True:
+        address = ".".join(str(rng.randint(1, 250)) for _ in range(4))
+        if ipaddress.ip_address(address).is_global and not address.startswith(("0", "224")):
+            return address
+
+
+def phone(rng: Random) -> str:
+    """A fictional number of North America in one of the usual forms."""
+    form = _PHONES[int(rng.random() * len(_PHONES))]
+    area = f"{rng.randint(2, 9)}{rng.randint(0, 8)}{rng.randint(1, 9)}"
+    return form.format(area=area, line=f"01{rng.randint(0, 99):02d}")
+
+
+def ssn(rng: Random) -> str:
+    """Three, two and four digits with dashes, in the ranges that were once given out."""
+    area = rng.choice([n for n in (rng.randint(1, 772), rng.randint(1, 665)) if n != 666])
+    return f"{area:03d}-{rng.randint(1, 99):02d}-{rng.randint(1, 9999):04d}"
+
+
+def sentence(kind: str, rng: Random, context: Context, host: str) -> tuple[str, str]:
+    """A sentence that gives away a piece of personal data, and the piece."""
+    makers = {"ip": ip, "phone": phone, "ssn": ssn}
+    value = email(rng, context, host) if kind == "email" else makers[kind](rng)
+    context["value"] = value
+    return expand(f"pii.{kind}", rng, context, set()), value
