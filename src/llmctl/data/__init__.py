@@ -1,0 +1,1 @@
+"""Data for training: token bins, packed rows, batches."""
