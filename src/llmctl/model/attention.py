@@ -112,7 +112,9 @@ def varlen_kernel() -> Callable[..., Tensor] | None:
     def call(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int) -> Tensor:
         if not grouped and k.shape[1] != q.shape[1]:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        return varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+        out = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
+        assert isinstance(out, Tensor)
+        return out
 
     return call
 
@@ -178,7 +180,7 @@ def document_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, bounds: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of document_attention with respect to q, k and v."""
-    grads = tuple(torch.empty_like(x) for x in (q, k, v))
+    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     for start, stop in _documents(bounds):
         parts = [_heads_first(x, start, stop) for x in (grad, q, k, v, out)]
         part_lse = lse[start:stop].transpose(0, 1)[None]

@@ -5,6 +5,7 @@ Only safetensors and JSON are read. A pickle (.bin, .pt, .pkl) is refused, whate
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,9 +50,20 @@ def load_config(folder: Path | str) -> ModelConfig:
     config = read_json(path, limit=16 << 20)
     if not isinstance(config, dict):
         raise Mismatch(f"{path}: not a JSON object; copy the file again")
+    if any("ForSequenceClassification" in str(a) for a in config.get("architectures") or []):
+        raise Mismatch(f"{folder}: a reward or classifier model; a language model is wanted here")
     if config.get("tie_word_embeddings") is None and config.get("model_type") != "gpt2":
         config["tie_word_embeddings"] = _head_is_missing(folder)
-    return ModelConfig.from_hf(config, str(path))
+    found = ModelConfig.from_hf(config, str(path))
+    return dataclasses.replace(found, eos_ids=_all_eos(folder, found.eos_ids))
+
+
+def _all_eos(folder: Path, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
+    path = folder / "generation_config.json"
+    found = read_json(path, limit=1 << 20) if path.is_file() else {}
+    more = found.get("eos_token_id") if isinstance(found, dict) else None
+    ids = [*eos_ids, *(more if isinstance(more, list) else [more])]
+    return tuple(dict.fromkeys(i for i in ids if type(i) is int and i >= 0))
 
 
 def load_model(
@@ -254,7 +266,8 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], shard_bytes: int) -
     if len(shards) == 1:
         tensor_file.write_tensors(folder / SINGLE, tensors)
         return
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         total += tensor_file.write_tensors(folder / name, shard)
