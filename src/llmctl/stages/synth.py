@@ -2,8 +2,8 @@
 
 Reads nothing. Writes a `web` artifact: warc/web-00000.warc.gz … (pages in real-looking HTML, with
 planted spam, copies, other languages, boilerplate and personal data); truth.parquet, one row a
-page: what was planted and what has to happen to it; facts.parquet: who, what, and on how many good pages
-it is said; conversations.parquet, preferences.parquet, problems.parquet, quizzes.parquet.
+page: what was planted and what has to happen to it; facts.parquet: who, what, and on how many good
+pages it is said; conversations.parquet, preferences.parquet, problems.parquet, quizzes.parquet.
 """
 
 from __future__ import annotations

@@ -11,10 +11,23 @@ from typing import Any
 
 from llmctl.core.files import remove_temporaries
 from llmctl.core.signals import die_with_parent
+from llmctl.synth.chat import conversation_rows
 from llmctl.synth.facts import Fact
 from llmctl.synth.plan import Plan, cast_of
+from llmctl.synth.preferences import preference_rows
+from llmctl.synth.problems import problem_rows
+from llmctl.synth.quizzes import quiz_rows
 from llmctl.synth.shard import warc_name, write_shard
-from llmctl.synth.truth import FACTS, TRUTH, count, merge, write_parquet
+from llmctl.synth.truth import (
+    CONVERSATIONS,
+    FACTS,
+    PREFERENCES,
+    PROBLEMS,
+    QUIZZES,
+    count,
+    merge,
+    write_parquet,
+)
 
 
 def _missing(plan: Plan, folder: Path) -> list[int]:
@@ -80,12 +93,19 @@ def build_web(
         (folder / "parts").rmdir()
     facts = [fact for subject in cast_of(plan)[1] for fact in subject.facts]
     write_facts(plan, folder / "facts.parquet")
+    material = write_material(plan, folder)
     exposures: dict[str, int] = {}
     for fact in facts:
         exposures[str(fact.exposure)] = exposures.get(str(fact.exposure), 0) + 1
     figures = count(truth)
     warc_bytes = sum((folder / "warc" / warc_name(i)).stat().st_size for i in range(plan.n_shards))
-    return {**figures, "warc_bytes": warc_bytes, "shards": plan.n_shards, "facts": exposures}
+    return {
+        **figures,
+        **material,
+        "warc_bytes": warc_bytes,
+        "shards": plan.n_shards,
+        "facts": exposures,
+    }
 
 
 def _pages(plan: Plan, index: int) -> int:
@@ -113,4 +133,17 @@ def write_facts(plan: Plan, path: Path) -> None:
     write_parquet(path, FACTS, [rows])
 
 
-__all__ = ["TRUTH", "build_web", "write_facts"]
+def write_material(plan: Plan, folder: Path) -> dict[str, int]:
+    """What later stages learn from and are asked: conversations, rankings, problems, quizzes."""
+    world, subjects, _ = cast_of(plan)
+    scale = max(1, min(20, plan.n_pages // 6000))
+    jobs = {
+        "conversations": (CONVERSATIONS, conversation_rows(world, subjects, plan.seed, scale)),
+        "preferences": (PREFERENCES, preference_rows(world, subjects, plan.seed, 1500 * scale)),
+        "problems": (PROBLEMS, problem_rows(plan.seed, 3000 * scale)),
+        "quizzes": (QUIZZES, quiz_rows(world, subjects, plan.seed, 600 * scale)),
+    }
+    return {
+        name: write_parquet(folder / f"{name}.parquet", schema, rows)
+        for name, (schema, rows) in jobs.items()
+    }

@@ -120,7 +120,7 @@ _SUMS = (_addition, _addition, _subtraction, _subtraction, _multiplication, _div
 def sums_paragraphs(rng: Random, context: Context, used: Used) -> list[str]:
     """The body of an arithmetic page: worked sums with talk between them."""
     paragraphs = []
-    for at in range(5 + int(rng.random() * 3)):
+    for at in range(4 + int(rng.random() * 3)):
         parts = [rng.choice(_SUMS)(rng, context)]
         if at:
             parts.insert(0, expand("sums.link", rng, context, used))
@@ -135,7 +135,7 @@ def spelled(word: str) -> str:
     return " ".join(word)
 
 
-def _spelling(rng: Random) -> str:
+def _spelling(rng: Random, form: int) -> str:
     names = ("color", "beast", "bird", "tree", "room", "trade", "dish", "pet", "tool")
     word = _pick(rng, rng.choice(names)).replace(" ", "")
     n, first, last = in_words(len(word)), word[0], word[-1]
@@ -154,13 +154,15 @@ def _spelling(rng: Random) -> str:
         f"Spell {word}, please. It is {spelled(word)}, with the letter {first} at the front "
         f"and the letter {last} at the end.",
     ]
-    return rng.choice(forms)
+    return forms[form % len(forms)]
 
 
 def spelling_paragraphs(rng: Random, context: Context, used: Used) -> list[str]:
     """The body of a spelling page."""
     paragraphs = []
-    for _ in range(5 + int(rng.random() * 2)):
-        parts = [_spelling(rng), expand("spell.link", rng, context, used), _spelling(rng)]
+    forms = rng.sample(range(6), 6)
+    for at in range(3 + int(rng.random() * 2)):
+        parts = [_spelling(rng, forms[at]), expand("spell.link", rng, context, used)]
+        parts.append(_spelling(rng, forms[-1 - at]))
         paragraphs.append(" ".join(parts))
     return [*paragraphs, expand("spell.close", rng, context, used)]

@@ -37,8 +37,8 @@ _HEADS = (
 _TAILS = (
     "aby acre ager ander ard away bank beck by combe cote den dike ell erby erley field fold ford "
     "gate grave ham ier ifer ing ington land ley lock low man mere more ney nor over pool ridge "
-    "rose sby sey shaw smere son stead ster stone thorpe tin tree vale wall ward water way well wick "
-    "wood worth"
+    "rose sby sey shaw smere son stead ster stone thorpe tin tree vale wall ward water way well "
+    "wick wood worth"
 ).split()
 _PLACE_HEADS = (
     "Amber Ash Barrow Bell Black Bright Broad Cold Copper Crow Dark Deep Dun East Elder Fair Fern "

@@ -10,9 +10,10 @@ from typing import Any
 from llmctl.core.files import atomic_write
 from llmctl.synth import pii
 from llmctl.synth.foreign import foreign_page
+from llmctl.synth.genres import genre_of
 from llmctl.synth.grammar import expand
 from llmctl.synth.html import Encoding, break_html, render, typographic
-from llmctl.synth.pages import Block, Page, genre_of, write_page
+from llmctl.synth.pages import Block, Page, write_page
 from llmctl.synth.plan import COPIES, Plan, cast_of
 from llmctl.synth.planted import (
     blocked_url,

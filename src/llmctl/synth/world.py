@@ -125,6 +125,7 @@ class World:
         self.names = NamePool(seed)
         self.town_names = [self.names.place() for _ in range(N_TOWNS)]
         self.rivers = list(self.names.rivers)
+        self.spare_surnames = [self.names.surname() for _ in range(200)]  # nobody's, on no page
         rng = Random(f"world {seed}")
         self.towns = [self._town(rng, i) for i in range(N_TOWNS)]
         self.firms = [self._firm(rng, i) for i in range(4 * N_TOWNS)]
@@ -250,8 +251,16 @@ class World:
             "hour": in_words(1 + int(rng.random() * 12)) + " o'clock",
             "price": price(40 + int(rng.random() * 2400) // 5 * 5),
             "price2": price(60 + int(rng.random() * 6000) // 5 * 5),
-            "date": f"{1 + int(rng.random() * 28)} {lexicon()['month'][int(rng.random() * 12)]}",
+            **calendar(int(rng.random() * 7), int(rng.random() * 364)),
         }
+
+
+def calendar(weekday: int, day: int) -> Context:
+    """{day} and {date} of a day: weekday 0-6 from Monday, day 0-363 of the year."""
+    words = lexicon()
+    month, at = divmod(day, 31)
+    date = f"{min(at, 27) + 1} {words['month'][month]}"
+    return {"day": words["weekday"][weekday % 7], "date": date}
 
 
 def price(pence: int) -> str:
