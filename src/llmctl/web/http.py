@@ -27,6 +27,8 @@ _META_CHARSET = re.compile(
 _XML_CHARSET = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_:.\-]{2,40})")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]{0,256})?\r?\n")
+# Not charsets of pages: a page whose meta says UTF-16 in ASCII bytes is not UTF-16.
+_NEVER = ("unicode-escape", "raw-unicode", "utf-7", "utf-16", "utf-32")
 # Labels that browsers read as a superset of what they name (WHATWG Encoding Standard, 4.2).
 _SUPERSETS = {
     "iso8859-1": "cp1252",
@@ -224,8 +226,8 @@ def codec_name(label: str) -> str:
         "undefined",
     ):
         return ""
-    if info.name.startswith(("unicode_escape", "raw_unicode", "utf-7", "utf-16", "utf-32")):
-        return ""  # a page whose meta says UTF-16 in ASCII bytes is not UTF-16
+    if info.name.replace("_", "-").startswith(_NEVER):
+        return ""
     return _SUPERSETS.get(info.name, info.name)
 
 

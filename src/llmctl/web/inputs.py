@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.core import console
-from llmctl.core.errors import BadInput
+from llmctl.core.errors import BadInput, NoInput
 from llmctl.web.source import Source, kind_of
 
 SPLIT_BYTES = (
@@ -17,6 +17,8 @@ SPLIT_BYTES = (
 )  # of a compressed WARC per task; fixed, so that tasks depend on the input alone
 WARC_KINDS = ("warc", "gzip-warc")
 DOCUMENT_KINDS = ("parquet", "json", "gzip-json")
+READABLE = (*WARC_KINDS, *DOCUMENT_KINDS, "gzip-damaged")  # of the last, perhaps a part
+ALWAYS_TOLERATED = 10  # unreadable files among readable ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,24 @@ def why_bad(kind: str) -> str:
     return WHY_BAD.get(kind, "no WARC, parquet or JSONL that llmctl knows")
 
 
-def refuse_bad(bad: Sequence[tuple[str, str]], n_files: int, tolerated: float, pages: int) -> None:
+def refuse_hopeless(shares: Sequence[Share]) -> None:
+    """Fail at once when nothing that was named can be read, going by first bytes: 65, or 66."""
+    if not shares:
+        raise NoInput("no input file; name WARC files, or a folder that holds some")
+    bad = [(s.file.location, why_bad(s.kind)) for s in shares if s.kind not in READABLE]
+    if len(bad) == len(shares):
+        refuse_bad(bad, len(bad), 1.0)
+
+
+def refuse_bad(bad: Sequence[tuple[str, str]], n_files: int, tolerated: float) -> None:
     """Warn of unreadable files; BadInput (65) when they are all, or more than may be.
 
-    bad: (file, why). tolerated: share of the files; ten bad ones among good ones are always
-    tolerated, so that a handful of odd files does not stop a small run.
+    bad: (file, why). tolerated: share of the files; ten bad ones among good ones always are, so
+    that a handful of odd files does not stop a small run.
     """
-    for name, why in bad[:20]:
-        console.warn(f"{name}: not read: {why}")
+    if len(bad) < n_files:
+        for name, why in bad[:20]:
+            console.warn(f"{name}: not read: {why}")
     if not bad:
         return
     name, why = bad[0]
@@ -104,6 +116,3 @@ def refuse_bad(bad: Sequence[tuple[str, str]], n_files: int, tolerated: float, p
             f"{name}: {why}; {len(bad)} of {n_files} files cannot be read, more than "
             f"max_bad_files={tolerated:g} allows; remove them or raise it"
         )
-
-
-ALWAYS_TOLERATED = 10  # files

@@ -59,7 +59,7 @@ class Plan:
 
 
 def build_pipeline(plan: Plan) -> list[Any]:
-    """FineWeb's blocks in FineWeb's order, fresh for one task.
+    """FineWeb's blocks in FineWeb's order, made anew for one task.
 
     Personal data is replaced in the tasks, behind the signature, so that it runs in parallel and
     deduplication still sees the text as it was.

@@ -11,7 +11,14 @@ from llmctl.core import console
 from llmctl.core.errors import BadInput
 from llmctl.core.files import read_json, write_json
 from llmctl.web.funnel import Funnel
-from llmctl.web.inputs import InputFile, plan_shares, refuse_bad, why_bad, without_repeats
+from llmctl.web.inputs import (
+    InputFile,
+    plan_shares,
+    refuse_bad,
+    refuse_hopeless,
+    why_bad,
+    without_repeats,
+)
 from llmctl.web.plan import WORK, Plan, Settings
 from llmctl.web.supervise import run_tasks
 
@@ -26,6 +33,7 @@ def run_recipe(settings: Settings, files: Sequence[InputFile], folder: Path) -> 
     """
     if not (folder / FUNNEL).exists():  # it is written last: with it, everything else is complete
         plan = Plan(settings=settings, shares=_planned(files), work=folder / WORK)
+        refuse_hopeless(plan.shares)
         plan.work.mkdir(parents=True, exist_ok=True)
         if settings.url_lists:
             _unpack_lists(plan)
@@ -136,8 +144,7 @@ def check_files(rows: Sequence[dict[str, Any]], plan: Plan, funnel: Funnel) -> N
         if known["first_damage"] < 0:
             known["first_damage"] = row["first_damage"]
     bad = [(name, why_bad(row["kind"])) for name, row in first.items() if row["bad"]]
-    pages = funnel.step("read").pages_out
-    refuse_bad(bad, len(first), plan.settings.max_bad_files, pages)
+    refuse_bad(bad, len(first), plan.settings.max_bad_files)
     damaged = [(name, row) for name, row in first.items() if row["damage"]]
     for name, row in damaged[:20]:
         what = ", ".join(f"{reason} {n:,}" for reason, n in sorted(row["damage"].items()))

@@ -16,7 +16,7 @@ from llmctl.core.errors import IoError_, LlmctlError
 from llmctl.web.plan import Plan
 
 TRIES = 3  # of a task whose worker dies
-PRELOAD = ["llmctl.web.worker"]
+PRELOAD = ["llmctl.web.warmed"]
 
 
 @dataclass

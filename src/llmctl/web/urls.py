@@ -6,6 +6,7 @@ snapshot in tldextract's wheel.
 """
 
 import mmap
+import shutil
 import tarfile
 from collections.abc import Iterable
 from functools import cache
@@ -16,7 +17,7 @@ from datatrove.data import Document
 from datatrove.pipeline.filters.url_filter import URLFilter, get_list, normalize, normalizer
 from datatrove.utils._import_utils import ASSETS_PATH
 
-from llmctl.core.files import atomic_write
+from llmctl.core.files import temporary_name
 from llmctl.web.blocks import Drop, Step, Task
 
 LISTS = "url_filterblacklistsv0_3_0.tar.gz"
@@ -27,22 +28,31 @@ def unpack_lists(folder: Path) -> None:
     """Write `domains` (sorted by bytes) and `urls` of datatrove's lists into a folder, once."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(Path(ASSETS_PATH) / LISTS, "r:gz") as tar:
-        for name in ("urls", "domains"):
-            if (folder / name).exists():
+        for member in tar:
+            path = folder / member.name
+            if member.name not in ("urls", "domains") or path.exists():
                 continue
-            member = tar.extractfile(name)
-            assert member is not None
-            data = member.read()
-            if name == "domains" and not _is_sorted_list(data):
-                data = b"\n".join(sorted(set(data.split(b"\n")) - {b""})) + b"\n"
-            with atomic_write(folder / name) as out:
-                out.write(data)
+            packed = tar.extractfile(member)
+            assert packed is not None
+            temporary = temporary_name(path)
+            with temporary.open("wb") as out:
+                shutil.copyfileobj(packed, out, 1 << 20)
+            if member.name == "domains" and not _is_sorted(temporary):
+                lines = set(temporary.read_bytes().split(b"\n")) - {b""}
+                temporary.write_bytes(b"\n".join(sorted(lines)) + b"\n")
+            temporary.rename(path)  # without fsync: the lists outlive no run
 
 
-def _is_sorted_list(data: bytes) -> bool:
-    """Whether the lines ascend; looked at in every 64th, since the shipped list is known to."""
-    lines = data.rstrip(b"\n").split(b"\n")[::64]
-    return all(a < b for a, b in zip(lines, lines[1:]))
+def _is_sorted(path: Path) -> bool:
+    """Whether the lines ascend, looked at in a thousand places."""
+    lines = []
+    with path.open("rb") as handle:
+        for at in range(0, path.stat().st_size, max(path.stat().st_size // 1000, 1)):
+            handle.seek(at)
+            handle.readline()
+            lines.append(handle.readline())
+    lines = [line for line in lines if line]
+    return all(a <= b for a, b in zip(lines, lines[1:]))
 
 
 class SortedLines:
@@ -73,7 +83,7 @@ class SortedLines:
 
 
 @cache
-def _suffixes() -> Any:
+def suffixes() -> Any:
     """The public suffix list of tldextract's own snapshot; one a process."""
     from tldextract import TLDExtract
 
@@ -97,7 +107,7 @@ class UrlFilter(Step, URLFilter):
         """Open the lists that `unpack_lists` wrote; nothing is downloaded."""
         if self.tldextractor is not None:
             return
-        self.tldextractor = _suffixes()
+        self.tldextractor = suffixes()
         self.block_listed_domains = SortedLines(self.lists / "domains")
         self.block_listed_url = get_list(str(self.lists), "urls", set(), do_normalize=False)
         self.banned_words = get_list(ASSETS_PATH, "banned_words.txt", set())

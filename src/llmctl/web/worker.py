@@ -1,7 +1,4 @@
-"""A worker process: runs datatrove's tasks one after another, as its parent hands them out.
-
-Everything heavy is imported here, once, by the process from which the workers are forked.
-"""
+"""A worker process: runs datatrove's tasks one after another, as its parent hands them out."""
 
 import os
 import signal
@@ -11,21 +8,10 @@ from multiprocessing.connection import Connection
 
 from datatrove.executor.local import LocalPipelineExecutor
 
-import llmctl.web.dedup
-import llmctl.web.filters
-import llmctl.web.language
-import llmctl.web.reader
-import llmctl.web.repetition
-import llmctl.web.urls  # noqa: F401
 from llmctl.core.errors import LlmctlError, from_exception
 from llmctl.core.signals import die_with_parent
-from llmctl.web import extract_child, tasks, words
+from llmctl.web import tasks, words
 from llmctl.web.plan import Plan, build_pipeline, word_language
-
-
-def warm(extractor: str) -> None:
-    """Load what every worker needs, so that it is shared by all that are forked afterwards."""
-    extract_child.load(extractor)
 
 
 def worker_main(plan: Plan, pipe: Connection, slot: int) -> None:

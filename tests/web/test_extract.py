@@ -1,0 +1,107 @@
+"""Extraction: a page that hangs, crashes or swells the parser costs itself; verdicts repeat."""
+
+import os
+import time
+
+import pytest
+import warcs
+from datatrove.data import Document
+
+from llmctl.web import extract_child
+from llmctl.web.blocks import Task
+from llmctl.web.extract import Child, Ledger, MainText, PageKilled, over_cap
+
+
+def strange(html: str) -> str:
+    """An extractor that does what the page says."""
+    if "spin" in html:
+        while True:
+            pass
+    if "sleep" in html:
+        time.sleep(0.5)
+    if "die" in html:
+        os._exit(1)
+    if "swell" in html:
+        return "x" * (8 << 30)
+    if "fail" in html:
+        raise KeyError("broken")
+    return html.upper()
+
+
+@pytest.fixture
+def block(tmp_path, monkeypatch):
+    monkeypatch.setitem(extract_child.EXTRACTORS, "strange", strange)
+
+    def make() -> MainText:
+        return MainText(Task(keep_rejected=True), tmp_path / "ledger", "strange", 0.3, 1000)
+
+    return make
+
+
+def run(block: MainText, *texts: str) -> list[str]:
+    docs = (Document(text, str(i)) for i, text in enumerate(texts))
+    return [doc.text for doc in block.run(docs)]
+
+
+def test_bad_pages_cost_themselves(block):
+    step = block()
+    kept = run(step, "one", "spin", "two", "die", "three", "swell", "four", "fail", "five", "")
+    assert kept == ["ONE", "TWO", "THREE", "FOUR", "FIVE"]
+    assert step.task.funnel.step("extract").dropped == {
+        "extract_timeout": 1,
+        "extract_crash": 2,
+        "extract_error": 1,
+        "no_main_text": 1,
+    }
+
+
+def test_the_clock_counts_work_not_waiting(block):
+    assert run(block(), "sleep a little") == ["SLEEP A LITTLE"]
+
+
+def test_a_rerun_repeats_the_clocks_verdict_without_asking(block, monkeypatch):
+    run(block(), "spin")
+    monkeypatch.setattr(Child, "extract", lambda self, html: pytest.fail("asked again"))
+    step = block()
+    assert run(step, "spin") == []
+    assert step.task.rejected[0].drop.rule == "extract_timeout"
+
+
+def test_a_torn_ledger_is_read_as_far_as_it_goes(tmp_path):
+    ledger = Ledger(tmp_path / "x")
+    ledger["a"], ledger["b"] = "extract_timeout", "extract_crash"
+    path = tmp_path / "x"
+    path.write_bytes(path.read_bytes()[:-5])
+    again = Ledger(path)
+    assert again["a"] == "extract_timeout" and again["b"] is None
+    again["c"] = "extract_crash"
+    assert Ledger(path)["c"] == "extract_crash"
+
+
+def test_caps_go_before_the_clock():
+    page = "<p>" * 50_000
+    assert over_cap(page, 40_000).rule == "too_many_tags"
+    assert over_cap(page, 60_000).rule == "too_deep"
+    assert over_cap("<div " + "a=1 " * 60_000 + ">", 1000).rule == "tag_too_long"
+    assert over_cap("<p>text</p><br>" * 20_000, 100_000) is None
+
+
+def test_trafilatura_finds_the_text_and_forgets_the_page_before():
+    child = Child("trafilatura", 10.0)
+    try:
+        html = warcs.page(warcs.prose(1)).decode()
+        found = [child.extract(html) for _ in range(4)]
+        assert found[0] and "Home" not in found[0] and len(set(found)) == 1
+    finally:
+        child.close()
+
+
+def test_a_killed_child_is_replaced():
+    child = Child("trafilatura", 10.0)
+    html = warcs.page(warcs.prose(2)).decode()
+    text = child.extract(html)
+    os.kill(child._pid, 9)
+    with pytest.raises(PageKilled):
+        child.extract(html)
+    assert child.extract(html) == text
+    child.close()
