@@ -7,6 +7,7 @@ become one line on stderr and the exit code of core/errors.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import json
 import os
@@ -227,15 +228,14 @@ def _run(stage: Stage, overrides: dict[str, Any], common: dict[str, Any]) -> int
         force=common.get("force", False),
         verify=not common["no_verify"],
     )
-    if common["show"]:
-        _, resolved = pipeline.resolve(request)
-        _show_config(stage, resolved)
-        return 0
     words = common.get("inputs") or []
-    from dataclasses import replace
-
-    _, resolved = pipeline.resolve(request)  # a misspelt key is found before stdin is read
-    request = replace(request, inputs=find_inputs(stage, words, request.out))
+    if common["show"]:
+        shown = dataclasses.replace(request, inputs=words or None)
+        _show_config(stage, pipeline.resolve(shown)[1])
+        return 0
+    given = dataclasses.replace(request, inputs=words)
+    _, resolved = pipeline.resolve(given)  # a misspelt key is found before stdin is read
+    request = dataclasses.replace(request, inputs=find_inputs(stage, words, request.out))
     if common.get("dry"):
         pipeline.dry_run(request)
         return 0
