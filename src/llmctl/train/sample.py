@@ -13,5 +13,5 @@ def sample_text(model: Transformer, tokenizer: Tokenizer, prompt: str, max_token
     engine = Engine(model, tokenizer)
     ids = [tokenizer.eot_id, *tokenizer.encode(prompt)]
     params = SamplingParams(max_tokens=max_tokens, temperature=0.7, top_k=50, seed=0)
-    [result] = engine.generate([ids], params)
-    return prompt + tokenizer.decode(result.ids)
+    [completion] = engine.generate([ids], params)
+    return prompt + completion.text
