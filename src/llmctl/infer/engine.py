@@ -18,8 +18,9 @@ from torch import Tensor
 
 from llmctl.core.errors import BadInput, Diverged, Mismatch
 from llmctl.infer.kv_cache import KVCache
+from llmctl.infer.params import SamplingParams
 from llmctl.infer.runner import PREFILL_TOKENS, Runner
-from llmctl.infer.sampling import SamplingParams, draw, penalise, uniform
+from llmctl.infer.sampling import draw, penalise, uniform
 from llmctl.infer.text import TextStream
 from llmctl.model.transformer import Transformer
 from llmctl.tokenizer.bpe import Tokenizer
@@ -237,7 +238,7 @@ class Engine:
                 kept[number] = kept[-1]
                 kept.pop()
         for event in events:
-            if event.text or event.completion.finish_reason is not None:
+            if event.text or event.completion.probs or event.completion.finish_reason is not None:
                 yield event
 
     @torch.inference_mode()

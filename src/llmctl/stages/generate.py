@@ -1,0 +1,201 @@
+"""llmctl generate: a model and prompts -> text on stdout.
+
+Reads a model: ours, or any GPT-2, Llama, Qwen2 or Qwen3 folder from Hugging Face. Writes no
+artifact. stdout: the text as it is generated, the prompt before it where stdout is a terminal (or
+--echo); several results are separated by a line `---`. --jsonl: one object a result instead:
+prompt, text, finish_reason (stop, length, context), prompt_tokens, tokens, ids, index, sample, and
+logprobs and probs where asked for. stderr: one line on the model and its speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmctl.core.config import setting
+from llmctl.core.errors import Cancelled, Mismatch, UsageError
+from llmctl.core.stage import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmctl.artifacts.store import Artifact
+    from llmctl.infer.engine import Engine
+    from llmctl.infer.params import SamplingParams
+    from llmctl.infer.printer import TextPrinter
+    from llmctl.tokenizer.bpe import Tokenizer
+
+MAX_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Continue prompts with a language model."""
+
+    prompt: tuple[str, ...] = setting((), "text to continue; none: the model begins", flag="-p")
+    prompts: str = setting("", "file of prompts, - for stdin: one a line, or JSONL with `prompt`")
+    max_tokens: int = setting(128, "longest continuation", unit="tokens")
+    temperature: float = setting(0.8, "0: always the most likely token; 1: as the model has it")
+    top_k: int = setting(50, "draw from so many most likely tokens only; 0: from all")
+    top_p: float = setting(1.0, "draw from the fewest tokens that together have this probability")
+    min_p: float = setting(0.0, "drop tokens below this fraction of the most likely one's")
+    repetition_penalty: float = setting(
+        1.0, "above 1: tokens that came before are made less likely"
+    )
+    stop: tuple[str, ...] = setting((), "text that ends the continuation; \\n stands for a newline")
+    n: int = setting(1, "continuations of each prompt", flag="-n")
+    seed: int = setting(1337, "decides every draw: the same seed gives the same text")
+    stream: bool = setting(True, "show text as it comes, not when it is complete")
+    jsonl: bool = setting(False, "one JSON object a result instead of text")
+    logprobs: bool = setting(False, "with jsonl: the log-probability of each token")
+    probs: int = setting(0, "show this many most likely tokens at each place, with probabilities")
+    echo: bool | None = setting(None, "print the prompt too; none: only on a terminal")
+    raw: bool = setting(False, "let control characters in the text through to the terminal")
+    bos: bool | None = setting(None, "start token before each prompt; none: as in training")
+    dtype: str = setting("auto", "number format; auto: as stored", choices=("auto", "fp32", "bf16"))
+    device: str = setting("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    workers: int = setting(0, "CPU threads; 0: one a core", payload=False)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sampling (2) before a model is loaded."""
+        self.sampling()
+        if not 1 <= self.n <= MAX_SAMPLES:
+            raise UsageError(f"n must be from 1 to {MAX_SAMPLES:,}; got {self.n}")
+        if self.workers < 0:
+            raise UsageError(f"workers must be at least 0; got {self.workers}")
+        if self.prompt and self.prompts:
+            raise UsageError("-p and --prompts were both given; give one of them")
+
+    def sampling(self) -> SamplingParams:
+        """The sampling half of the settings."""
+        from llmctl.infer.params import SamplingParams
+
+        return SamplingParams(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            stop=tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in self.stop),
+            logprobs=self.logprobs,
+            probs=self.probs,
+        )
+
+
+def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> None:
+    """Load the model, continue every prompt, print."""
+    from llmctl.core import console
+    from llmctl.infer.prompts import read_prompts, start_ids
+
+    [artifact] = inputs
+    texts = read_prompts(config.prompts) if config.prompts else list(config.prompt or [""])
+    engine = open_engine(artifact, config)
+    tokenizer = engine.tokenizer
+    own = artifact.manifest is not None
+    start = start_ids(artifact.path, tokenizer, own=own, bos=config.bos)
+    prompts = [start + ids for ids in tokenizer.encode_batch(texts)]
+    if not all(prompts):
+        raise UsageError(f"{artifact.path}: this model has no start token, so give a prompt: -p")
+    texts = [text for text in texts for _ in range(config.n)]
+    prompts = [ids for ids in prompts for _ in range(config.n)]
+    printer = _printer(config, tokenizer, texts)
+    try:
+        engine.generate(prompts, config.sampling(), printer.take)
+    except KeyboardInterrupt:
+        printer.end_line()
+        raise Cancelled("stopped by Ctrl-C; what was generated stands above") from None
+    finally:
+        printer.out.flush()
+    console.info(f"{_model_line(engine, artifact)}; {engine.stats.line()}")
+
+
+def open_engine(artifact: Artifact, config: GenerateConfig) -> Engine:
+    """The engine of a model folder. Mismatch (78) when it has no tokenizer of its own."""
+    import torch
+
+    from llmctl.core.hardware import cpu_count
+    from llmctl.infer.engine import Engine
+    from llmctl.model.hf import load_model
+    from llmctl.tokenizer.bpe import Tokenizer
+
+    folder = artifact.path
+    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
+        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
+    torch.set_num_threads(config.workers or cpu_count())
+    device = _device(config.device)
+    model = load_model(folder, dtype=_dtype(config.dtype), device=device)
+    stored = model.embedding.weight.dtype
+    dtype = _usable(stored, device) if config.dtype == "auto" else stored
+    tokenizer = Tokenizer.load(folder)
+    return Engine(model, tokenizer, dtype=dtype, consume=True, source=str(folder))
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    have = torch.cuda.is_available()
+    if wanted == "cuda" and not have:
+        raise UsageError("--device cuda: this torch finds no CUDA device; take cpu")
+    return "cuda" if have and wanted != "cpu" else "cpu"
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    import torch
+
+    return {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[name]
+
+
+def _usable(stored: torch.dtype, device: str) -> torch.dtype:
+    """As stored where that runs at speed, else fp32, with a notice."""
+    import torch
+
+    from llmctl.core import console
+    from llmctl.core.hardware import cpu_has_fast_bf16
+
+    if stored == torch.float32 or device == "cuda":
+        return stored
+    if stored == torch.bfloat16 and cpu_has_fast_bf16():
+        return stored
+    console.info(f"weights are {str(stored).removeprefix('torch.')}, computing in float32 on CPU")
+    return torch.float32
+
+
+def _printer(config: GenerateConfig, tokenizer: Tokenizer, texts: Sequence[str]) -> TextPrinter:
+    from llmctl.infer import printer
+
+    out = printer.stdout()
+    echo = out.isatty() if config.echo is None else config.echo
+    plain: dict[str, Any] = {"echo": echo, "stream": config.stream, "raw": config.raw, "out": out}
+    if config.jsonl:
+        return printer.JsonPrinter(tokenizer, config.n, texts, **plain)
+    if config.probs:
+        return printer.ProbsPrinter(tokenizer, texts, **plain)
+    return printer.TextPrinter(texts, **plain)
+
+
+def _model_line(engine: Engine, artifact: Artifact) -> str:
+    import torch
+
+    runner = engine.runner
+    where = str(runner.device)
+    if where == "cpu":
+        threads = torch.get_num_threads()
+        where = f"cpu, {threads} thread{'s' * (threads > 1)}"
+    millions = engine.config.n_params() / 1e6
+    dtype = str(runner.dtype).removeprefix("torch.")
+    return f"{artifact.path}: {engine.config.family}, {millions:,.1f}M, {dtype} on {where}"
+
+
+STAGE = Stage(
+    name="generate",
+    version=1,
+    summary="model (+ prompts) -> text",
+    config=GenerateConfig,
+    run=run,
+    reads=("model", "foreign"),
+    writes=None,
+    upstream="pretrain",
+)
