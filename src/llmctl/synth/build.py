@@ -136,12 +136,13 @@ def write_facts(plan: Plan, path: Path) -> None:
 def write_material(plan: Plan, folder: Path) -> dict[str, int]:
     """What later stages learn from and are asked: conversations, rankings, problems, quizzes."""
     world, subjects, _ = cast_of(plan)
-    scale = max(1, min(20, plan.n_pages // 6000))
+    scale = max(0.1, min(20.0, plan.n_pages / 6000))
+    rankings = round(1500 * scale)
     jobs = {
         "conversations": (CONVERSATIONS, conversation_rows(world, subjects, plan.seed, scale)),
-        "preferences": (PREFERENCES, preference_rows(world, subjects, plan.seed, 1500 * scale)),
-        "problems": (PROBLEMS, problem_rows(plan.seed, 3000 * scale)),
-        "quizzes": (QUIZZES, quiz_rows(world, subjects, plan.seed, 600 * scale)),
+        "preferences": (PREFERENCES, preference_rows(world, subjects, plan.seed, rankings)),
+        "problems": (PROBLEMS, problem_rows(plan.seed, round(3000 * scale))),
+        "quizzes": (QUIZZES, quiz_rows(world, subjects, plan.seed, round(600 * scale))),
     }
     return {
         name: write_parquet(folder / f"{name}.parquet", schema, rows)

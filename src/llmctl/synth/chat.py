@@ -175,7 +175,7 @@ def _cap(text: str) -> str:
 
 
 def conversation_rows(
-    world: World, subjects: list[Subject], seed: int, scale: int
+    world: World, subjects: list[Subject], seed: int, scale: float
 ) -> Iterator[list[dict[str, Any]]]:
     """conversations.parquet in batches, a kind each; `scale` multiplies what is not about facts."""
     rng = Random(f"conversations {seed}")
@@ -202,4 +202,4 @@ def conversation_rows(
     )
     for kind, make, n in makers:
         if writer.never or kind not in ("unknown", "context", "several"):
-            yield [row(kind, make()) for _ in range(n * scale)]
+            yield [row(kind, make()) for _ in range(round(n * scale))]

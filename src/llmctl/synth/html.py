@@ -87,7 +87,11 @@ def _links(lines: tuple[str, ...], marks: tuple[str, str, str, str]) -> str:
 def render(
     page: Page, site: Site, furniture: Furniture, rng: Random, meta: str, date: str
 ) -> tuple[str, list[str]]:
-    """The HTML of a page, and the lines of furniture that stand in it."""
+    """The HTML of a page, and the lines of furniture that stand in it.
+
+    Thin pages get no more than a navigation: an extractor that finds too little text takes the
+    furniture instead, and would make whole pages of them.
+    """
     skin = SKINS[site.skin]
     number = str(10_000 + int(rng.random() * 90_000))
     script = _SCRIPTS[int(rng.random() * len(_SCRIPTS))].replace("$n", number)
@@ -111,6 +115,9 @@ def render(
     }
     pieces = _pieces(skin.layout)
     names = set(pieces[1::2])
+    if page.genre == "thin":
+        values |= dict.fromkeys(("cookie", "ad", "related", "newsletter", "share", "footer"), "")
+        names &= {"nav"}
     html = "".join(values[piece] if at % 2 else piece for at, piece in enumerate(pieces))
     groups: dict[str, tuple[str, ...]] = {
         "nav": site.nav,

@@ -73,14 +73,15 @@ def _compounds(heads: list[str], tails: list[str]) -> list[str]:
 
 
 @functools.cache
-def _values() -> frozenset[str]:
+def _values() -> tuple[str, ...]:
     lists = ("trade", "instrument", "dish", "pet", "product", "goods")
-    return frozenset(word.lower() for name in lists for word in lexicon()[name])
+    words = {word.lower() for name in lists for word in lexicon()[name]}
+    return tuple(sorted(word for word in words if len(word) > 3))
 
 
 def _clean(words: list[str], rng: Random) -> list[str]:
     """Shuffled, without names that are or begin with a fact's value (they would give it away)."""
-    kept = [w for w in words if not any(w.lower().startswith(v) for v in _values() if len(v) > 3)]
+    kept = [word for word in words if not word.lower().startswith(_values())]
     rng.shuffle(kept)
     return kept
 

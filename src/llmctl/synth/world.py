@@ -251,16 +251,19 @@ class World:
             "hour": in_words(1 + int(rng.random() * 12)) + " o'clock",
             "price": price(40 + int(rng.random() * 2400) // 5 * 5),
             "price2": price(60 + int(rng.random() * 6000) // 5 * 5),
-            **calendar(int(rng.random() * 7), int(rng.random() * 364)),
+            **calendar(int(rng.random() * 7), int(rng.random() * 336)),
         }
 
 
 def calendar(weekday: int, day: int) -> Context:
-    """{day} and {date} of a day: weekday 0-6 from Monday, day 0-363 of the year."""
+    """{day} and {date} of a day, and {~day} to count on from.
+
+    weekday: from Monday, modulo 7; day: from the first of January, in months of 28 days.
+    """
     words = lexicon()
-    month, at = divmod(day, 31)
-    date = f"{min(at, 27) + 1} {words['month'][month]}"
-    return {"day": words["weekday"][weekday % 7], "date": date}
+    month, at = divmod(day % 336, 28)
+    date = f"{at + 1} {words['month'][month]}"
+    return {"day": words["weekday"][weekday % 7], "date": date, "~day": (weekday, day)}
 
 
 def price(pence: int) -> str:

@@ -1,0 +1,30 @@
+"""A web that tests look at, with its truth in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from llmctl.synth.plan import Plan, Shares, make_plan
+
+
+@dataclass(frozen=True)
+class Web:
+    plan: Plan
+    folder: Path
+    stats: dict[str, Any]
+    pages: list[dict[str, Any]]
+    facts: list[dict[str, Any]]
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return pq.read_table(self.folder / f"{name}.parquet").to_pylist()
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [page for page in self.pages if page["class"] == name]
+
+
+def small_plan(seed: int) -> Plan:
+    return make_plan(seed, Shares(), 60, pages=1200)
