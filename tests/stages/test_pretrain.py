@@ -157,8 +157,10 @@ def test_sigterm_saves_and_exits_75(tokens, straight, tmp_path):
     assert payload(tmp_path / "model") == payload(straight[0])
 
 
-def test_two_ranks_train_as_one(tokens, straight, tmp_path):
-    done = finish(start(tmp_path, tokens, "-o", "model", *SMALL, "--nproc", "2"))
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_ranks_train_as_one(tokens, straight, tmp_path, parallel):
+    words = ("--nproc", "2", "--set", f"parallel={parallel}")
+    done = finish(start(tmp_path, tokens, "-o", "model", *SMALL, *words))
     assert done[0] == 0, done[2]
     losses = [
         [r["loss"] for r in read_metrics(folder / "metrics.jsonl")]
@@ -166,6 +168,19 @@ def test_two_ranks_train_as_one(tokens, straight, tmp_path):
     ]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)  # bf16 sums in another order
+
+
+def test_a_lost_rank_ends_the_others_with_79(tokens, tmp_path):
+    long = [w.replace("steps=16", "steps=5000") for w in SMALL]
+    process = start(tmp_path, tokens, "-o", "model", *long, "--nproc", "2")
+    wait_for_step(tmp_path / "model", 2)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 79
+    assert "run the same command again" in err.splitlines()[-1]
 
 
 def test_a_finished_run_is_trained_on(tokens, straight, tmp_path, llmctl):

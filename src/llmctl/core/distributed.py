@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BUCKET = 32 << 20  # values reduced in one collective: 128 MB of fp32
-LOST = ("connection closed", "connection reset", "timed out", "timeout", "peer", "nccl", "gloo")
+# what libraries say when the other side has gone; anything else is a fault of this rank
+LOST = ("by peer", "timed out", "timeout", "remote process", "broken pipe", "connection refused")
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def session(device: str = "auto", timeout: float = 300.0) -> Iterator[World]:
     except LlmctlError:
         raise
     except (RuntimeError, ConnectionError) as error:
-        lost = isinstance(error, ConnectionError | torch.distributed.DistError)
+        lost = isinstance(error, ConnectionError | torch.distributed.DistNetworkError)
         if lost or any(word in str(error).lower() for word in LOST):
             first = str(error).strip().split("\n")[0]
             raise RankLost(

@@ -180,11 +180,12 @@ class Loop:
         grads = [p.grad for p in params if p.grad is not None]
         if not self.sharded:
             self.world.sum_tensors(grads)
-        norm = float(whole(torch.nn.utils.get_total_norm(grads))) / count
+        share = self.world.size if self.sharded else 1  # FSDP has averaged over the ranks
+        norm = float(whole(torch.nn.utils.get_total_norm(grads))) * share / count
         if math.isfinite(loss) and math.isfinite(norm):
             clip = self.settings.clip
             scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
-            torch._foreach_mul_(grads, scale / count)
+            torch._foreach_mul_(grads, scale * share / count)
             self.optimizer.step(lr)
             self._watch(loss)
         else:

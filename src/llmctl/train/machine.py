@@ -212,5 +212,3 @@ def shard(model: Transformer, world: World) -> None:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "hidden")
-    for module in [*model.blocks, model]:  # sums, as the loop's own reduction has them
-        module.set_gradient_divide_factor(1.0)
