@@ -1,6 +1,8 @@
 """Extraction: a page that hangs, crashes or swells the parser costs itself; verdicts repeat."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -94,6 +96,36 @@ def test_trafilatura_finds_the_text_and_forgets_the_page_before():
         assert found[0] and "Home" not in found[0] and len(set(found)) == 1
     finally:
         child.close()
+
+
+def test_quickened_expressions_find_the_same_nodes():
+    found = subprocess.run(
+        [sys.executable, "-c", COMPARE], capture_output=True, text=True, timeout=100
+    )
+    assert found.stdout.split() == ["True", "True"], found.stderr
+
+
+COMPARE = """
+import random
+from lxml import html
+from trafilatura import xpaths
+from llmctl.web.extract_child import quicken_trafilatura
+rng = random.Random(0)
+words = "share nav footer content article post-body comment-list main ad- hidden cookie x".split()
+def attribute(name):
+    return rng.choice(["", f" {name}=''", f' {name}="{rng.choice(words)} {rng.choice(words)}"'])
+page = "".join(
+    f"<{tag}{attribute('id')}{attribute('class')}{attribute('style')}>text</{tag}>"
+    for tag in rng.choices(["div", "p", "span", "section", "ul", "article"], k=3000)
+)
+tree = html.fromstring(f"<html><body>{page}</body></html>")
+def nodes():
+    lists = [v for v in vars(xpaths).values() if isinstance(v, list)]
+    return [[tree.getroottree().getpath(n) for n in e(tree)] for v in lists for e in v]
+before = nodes()
+print(quicken_trafilatura() >= 10)
+print(nodes() == before and sum(map(len, before)) > 1000)
+"""
 
 
 def test_a_killed_child_is_replaced():

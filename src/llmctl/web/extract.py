@@ -34,6 +34,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 _VOID = frozenset(
     "area base br col embed hr img input link meta param source track wbr !doctype !-- ?xml".split()
 )
+_SCRIPT = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<(/?)([a-zA-Z!?][a-zA-Z0-9\-]*)")
 
 
@@ -46,6 +47,7 @@ class Child:
 
     def __init__(self, name: str, time_limit: float) -> None:
         self.name, self.time_limit = name, time_limit
+        self.cpu_seconds = 0.0  # of the processes that have ended
         self._pid = 0
         self._pipe: Connection | None = None
         load(name)
@@ -84,7 +86,8 @@ class Child:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             with suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
+                used = os.wait4(self._pid, 0)[2]
+                self.cpu_seconds += used.ru_utime + used.ru_stime
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -110,8 +113,11 @@ def over_cap(html: str, max_tags: int) -> Drop | None:
 
 
 def _longest_tag(html: str) -> int:
-    """Characters of the longest start tag."""
+    """Characters of the longest start tag; `a<b` in a script is none."""
     longest = 0
+    if max(map(len, html.split("<"))) <= MAX_TAG_CHARS:
+        return 0
+    html = _SCRIPT.sub("", html)
     for piece in html.split("<"):
         if len(piece) > longest and piece[:1].isalpha():
             longest = max(longest, piece.find(">") if ">" in piece else len(piece))
@@ -187,6 +193,7 @@ class MainText(Step, BaseExtractor):
             yield from judged(self.task, self.step, self.judge, data)
         finally:
             self._child.close()
+            self.task.funnel.step(self.step).seconds += self._child.cpu_seconds
 
     def judge(self, doc: Document) -> Drop | None:
         if doc.metadata.pop("_is_text", False):
@@ -197,7 +204,6 @@ class MainText(Step, BaseExtractor):
         page = hashlib.sha256(doc.text.encode("utf-8", "surrogatepass")).hexdigest()
         if verdict := self._ledger[page]:
             return Drop(verdict, None, self.timeout if verdict == "extract_timeout" else None)
-        begin = os.times()
         try:
             text = self._child.extract(doc.text)
         except PageKilled as e:
@@ -205,8 +211,6 @@ class MainText(Step, BaseExtractor):
             return self._killed(str(e))
         except ValueError:
             return Drop("extract_error")
-        finally:
-            self.task.funnel.step(self.step).seconds += max(os.times()[2] - begin[2], 0)
         doc.text = clean_text(text or "")
         return None if doc.text else Drop("no_main_text")
 

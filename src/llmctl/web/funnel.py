@@ -24,6 +24,7 @@ STEPS = {
     "dedup": "near-duplicates",
     "pii": "personal data replaced",
 }
+COLUMNS = ("pages in", "out", "of all", "Mchar out", "CPU s")
 
 
 @dataclass
@@ -114,15 +115,17 @@ class Funnel:
     def show(self) -> None:
         """The table a person looks at, on stderr."""
         first = next((s.pages_in for _, s in self.ordered()), 0)
+        timed = any(step.seconds for _, step in self.ordered())
         rows = []
         for name, step in self.ordered():
             why = ", ".join(f"{rule} {n:,}" for rule, n in step.dropped.most_common(3))
             share = f"{step.pages_out / first:.1%}" if first else "-"
             chars = round(step.chars_out / 1e6, 2)
-            rows.append([STEPS[name], why[:72], step.pages_in, step.pages_out, share, chars])
+            cpu = round(step.seconds, 1) if timed else None
+            rows.append([STEPS[name], why[:64], step.pages_in, step.pages_out, share, chars, cpu])
         console.table(
             "Pages through the filters",
-            ["step", "dropped, most frequent reasons", "pages in", "out", "of all", "Mchar out"],
+            ["step", "dropped, most frequent reasons", *COLUMNS],
             rows,
             left=2,
         )

@@ -6,6 +6,7 @@ its reason.
 
 import io
 import json
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,9 +41,18 @@ class PageReader(PipelineStep):
         self.max_bytes, self.dump = max_bytes, dump
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        share = self.shares[rank]
         self.damage: Counter[str] = Counter()
         self.first_damage = -1
+        count, pages = self.task.funnel.step(self.step), self._read(self.shares[rank])
+        while True:
+            begin = time.thread_time()
+            page = next(pages, None)
+            count.seconds += time.thread_time() - begin
+            if page is None:
+                return
+            yield page
+
+    def _read(self, share: Share) -> Iterator[Document]:
         with Source(share.file.location) as source:
             if source.stamp != share.stamp:
                 raise IoError_(f"{share.file.location}: changed while it was read; run again")

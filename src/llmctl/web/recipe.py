@@ -10,7 +10,7 @@ from typing import Any
 from llmctl.core import console
 from llmctl.core.errors import BadInput
 from llmctl.core.files import read_json, write_json
-from llmctl.web.funnel import Funnel
+from llmctl.web.funnel import Funnel, StepCount
 from llmctl.web.inputs import (
     InputFile,
     plan_shares,
@@ -38,11 +38,11 @@ def run_recipe(settings: Settings, files: Sequence[InputFile], folder: Path) -> 
         if settings.url_lists:
             _unpack_lists(plan)
         run_tasks(plan)
-        finish(plan, folder)
+        finish(plan, folder).show()
+    else:
+        Funnel.from_json(read_json(folder / FUNNEL)).show()
     shutil.rmtree(folder / WORK, ignore_errors=True)
-    rows = read_json(folder / FUNNEL)
-    Funnel.from_json(rows).show()
-    return statistics(folder, rows)
+    return statistics(folder, read_json(folder / FUNNEL))
 
 
 def _planned(files: Sequence[InputFile]) -> list[Any]:
@@ -56,7 +56,7 @@ def _unpack_lists(plan: Plan) -> None:
         unpack_lists(plan.lists)
 
 
-def finish(plan: Plan, folder: Path) -> None:
+def finish(plan: Plan, folder: Path) -> Funnel:
     """From the tasks' files to the artifact's: one pass in input order, in this process alone."""
     from llmctl.web.dedup import duplicates
     from llmctl.web.parts import SCHEMA, Parts
@@ -72,7 +72,7 @@ def finish(plan: Plan, folder: Path) -> None:
     removed = duplicates(sizes, plan.settings.dedup)
     parts = Parts(folder, SCHEMA, plan.settings.part_bytes)
     rejects = _reject_writer(plan, folder)
-    funnel.steps.pop("pii", None)
+    funnel.steps["pii"] = StepCount(seconds=funnel.step("pii").seconds)  # of the documents kept
     replaced: Counter[str] = Counter()
     at = 0
     for rank in range(len(plan.shares)):
@@ -88,6 +88,7 @@ def finish(plan: Plan, folder: Path) -> None:
         rejects.close()
     funnel.notes.update({f"replaced_{kind}": n for kind, n in replaced.items()})
     write_json(folder / FUNNEL, funnel.to_json())
+    return funnel
 
 
 def _rows(plan: Plan, rank: int) -> Iterator[dict[str, Any]]:
