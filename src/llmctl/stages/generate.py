@@ -9,6 +9,7 @@ logprobs and probs where asked for. stderr: one line on the model and its speed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,11 @@ def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> N
         engine.generate(prompts, config.sampling(), printer.take)
     except KeyboardInterrupt:
         printer.end_line()
-        raise Cancelled("stopped by Ctrl-C; what was generated stands above") from None
-    finally:
         printer.out.flush()
+        raise Cancelled("stopped by Ctrl-C; what was generated stands above") from None
+    except BrokenPipeError:  # caught here, since typer would make it exit code 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), printer.out.fileno())
+        raise SystemExit(141) from None
     console.info(f"{_model_line(engine, artifact)}; {engine.stats.line()}")
 
 
