@@ -72,7 +72,7 @@ def test_names_give_no_value_away():
 def test_too_many_mentions_are_refused():
     _, subjects, _ = cast_of(make_plan(1337, Shares(), 256, size_mb=6))
     with pytest.raises(ValueError, match="do not fit"):
-        place_mentions(subjects, range(70), 1)
+        place_mentions(subjects, 70, lambda page: True, 1)
 
 
 def test_a_small_web_has_fewer_facts():

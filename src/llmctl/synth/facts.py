@@ -7,6 +7,7 @@ ends in the value: what stands before the value is the prompt that tests a model
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -144,25 +145,25 @@ def _subject_name(kind: str, world: World, rng: Random) -> tuple[str, bool]:
 
 
 def place_mentions(
-    subjects: list[Subject], hosts: list[int] | range, seed: int
+    subjects: list[Subject], n_pages: int, may_host: Callable[[int], bool], seed: int
 ) -> dict[int, list[Subject]]:
     """Which page speaks of whom: each subject on exactly `exposure` distinct pages.
 
-    hosts: the good pages that can take mentions, by number; there must be enough of them. What is
-    kept in memory grows with the facts, never with the pages.
+    n_pages: good pages; may_host: whether the page with this number can take mentions. Memory grows
+    with the facts, never with the pages. ValueError when there is too little room.
     """
     rng = Random(f"mentions {seed}")
     wanted = sum(s.exposure for s in subjects)
-    room = MENTIONS_A_PAGE * len(hosts)
-    if wanted * 4 > room * 3 or len(hosts) < 2 * max(EXPOSURES):
-        raise ValueError(f"{wanted} mentions do not fit {len(hosts)} pages")
+    sample = range(min(n_pages, 2000))
+    hosts = n_pages * sum(map(may_host, sample)) / max(1, len(sample))
+    if wanted * 4 > MENTIONS_A_PAGE * hosts * 3 or hosts < 2 * max(EXPOSURES):
+        raise ValueError(f"{wanted} mentions do not fit {hosts:.0f} pages")
     plan: dict[int, list[Subject]] = {}
     for subject in subjects:
         seen: set[int] = set()
         while len(seen) < subject.exposure:
-            page = hosts[int(rng.random() * len(hosts))]
-            load = plan.get(page, ())
-            if page not in seen and len(load) < MENTIONS_A_PAGE:
+            page = int(rng.random() * n_pages)
+            if may_host(page) and page not in seen and len(plan.get(page, ())) < MENTIONS_A_PAGE:
                 seen.add(page)
                 plan.setdefault(page, []).append(subject)
     return plan

@@ -211,3 +211,11 @@ WHEEL = _wheel()
 def genre_of(good_page: int) -> Genre:
     """The genre of the good page with this number."""
     return WHEEL[good_page % len(WHEEL)]
+
+
+def may_host(good_page: int) -> bool:
+    """Whether the good page with this number can speak of the subjects of facts."""
+    return genre_of(good_page).hosts
+
+
+HOSTS = sum(genre.hosts for genre in WHEEL) / len(WHEEL)  # share of good pages

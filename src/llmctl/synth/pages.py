@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from llmctl.synth.facts import Subject
-from llmctl.synth.genres import Genre, genre_of
+from llmctl.synth.genres import Genre
 from llmctl.synth.grammar import Context, expand
 from llmctl.synth.lessons import spelling_paragraphs, sums_paragraphs
 from llmctl.synth.world import World, calendar
@@ -42,11 +42,6 @@ class Page:
     def main_text(self) -> str:
         """The text a reader came for, a line a block; the title is not part of it."""
         return "\n".join(block.text for block in self.blocks)
-
-
-def host_pages(n_good: int) -> list[int] | range:
-    """Numbers of good pages that may mention subjects; the first 50,000 suffice for any world."""
-    return [page for page in range(min(n_good, 50_000)) if genre_of(page).hosts]
 
 
 def write_page(world: World, genre: Genre, mentions: list[Subject], rng: Random) -> Page:

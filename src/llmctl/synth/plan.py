@@ -16,7 +16,7 @@ from llmctl.synth.facts import (
     make_subjects,
     place_mentions,
 )
-from llmctl.synth.pages import host_pages
+from llmctl.synth.genres import HOSTS, may_host
 from llmctl.synth.sites import count_sites
 from llmctl.synth.world import World
 
@@ -32,9 +32,10 @@ CLASSES = (
     *COPIES,
     "nonpage",
 )
-PAGE_CHARS = 1230  # mean main text of a good page without mentions
-MENTION_CHARS = 245  # mean main text that one mention adds
+PAGE_CHARS = 1210  # mean main text of a good page without mentions
+MENTION_CHARS = 190  # mean main text that one mention adds
 MENTIONS_A_FACT = sum(EXPOSURES) * 6 / 16  # six subjects carry sixteen facts
+MENTIONS_A_HOST = 2.2  # most mentions that a page with mentions has in the mean
 LONG_SHARD, SHORT_SHARD, FEW_SHARDS = 4000, 500, 8  # pages, pages, shards
 
 
@@ -131,13 +132,13 @@ def cast_of(plan: Plan) -> tuple[World, list[Subject], dict[int, list[Subject]]]
     """The world, the subjects of measured facts, and the mentions on each good page."""
     world = World(plan.seed, households=plan.totals["good"] // 10)
     subjects = make_subjects(world, plan.facts)
-    mentions = place_mentions(subjects, host_pages(plan.totals["good"]), plan.seed)
+    mentions = place_mentions(subjects, plan.totals["good"], may_host, plan.seed)
     return world, subjects, mentions
 
 
 def facts_that_fit(n_good: int, wanted: int) -> int:
     """How many facts a class may have in a web of so many good pages, at most `wanted`."""
-    return min(wanted, int(1.1 * len(host_pages(n_good)) * 2 / MENTIONS_A_FACT))
+    return min(wanted, int(MENTIONS_A_HOST * HOSTS * n_good / MENTIONS_A_FACT))
 
 
 def pages_for(size_mb: float, wanted: int, shares: Shares) -> int:
