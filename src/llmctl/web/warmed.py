@@ -5,9 +5,14 @@ memory already, and share those pages.
 """
 
 import gc
+import sys
 
-from llmctl.web import dedup, extract_child, filters, language, reader, repetition, urls, worker
-from llmctl.web.words import word_facts, words_for
+# spaCy's parts try these on import, where installed: 1.7 CPU seconds and 190 MB for nothing here.
+for _framework in ("torch", "tensorflow", "mxnet", "cupy"):
+    sys.modules.setdefault(_framework, None)  # type: ignore[arg-type]
+
+from llmctl.web import dedup, extract_child, filters, language, reader, repetition, urls, worker  # noqa: E402
+from llmctl.web.words import word_facts, words_for  # noqa: E402
 
 for _name in extract_child.EXTRACTORS:
     extract_child.load(_name)
