@@ -36,7 +36,7 @@ class PretrainConfig:
     )
     lr: float = setting(0.0, "peak learning rate; 0: 3e-3 at 256 wide, falling as 1/width")
     min_lr: float = setting(0.0, "at the end of the decay", unit="share of lr")
-    warmup: float = setting(0.02, "linear learning-rate warmup", unit="share of the steps")
+    warmup: float = setting(0.04, "linear learning-rate warmup", unit="share of the steps")
     decay: float = setting(0.3, "decay at the end, along 1 - sqrt", unit="share of the steps")
     optimizer: str = setting(
         "auto", "auto: muon on CUDA, adamw elsewhere", choices=("auto", "adamw", "muon")
@@ -78,7 +78,7 @@ class PretrainConfig:
     sample_prompt: str = setting("The", "what the samples continue", payload=False)
     max_minutes: float = setting(0.0, "save and exit 75 after; 0: no limit", payload=False)
     price: float = setting(0.0, "of a device hour, to count the cost", unit="$", payload=False)
-    gpu: str = setting("H100", "device --dry-run reckons with", payload=False)
+    gpu: str = setting("auto", "device --dry-run reckons with; auto: this machine's", payload=False)
     mfu: float = setting(0.4, "share of the peak --dry-run assumes", payload=False)
 
     def __post_init__(self) -> None:
@@ -115,11 +115,11 @@ def run(config: PretrainConfig, inputs: list[Any], draft: Any) -> dict[str, Any]
 def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
     """Say what the run would take: parameters, FLOPs, memory, hours, money."""
     from llmctl.core import console
-    from llmctl.core.hardware import GPUS, find_gpu
+    from llmctl.core.hardware import GPUS, find_gpu, this_device
     from llmctl.train.estimate import estimate
     from llmctl.train.shape import plan_of, shape_of
 
-    gpu = find_gpu(config.gpu)
+    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
     if gpu is None:
         known = ", ".join(g.name for g in GPUS)
         raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")

@@ -45,7 +45,7 @@ def estimate(
         ("horizon", plan.reason),
         ("FLOPs a token", f"{per_token:.4g}"),
         ("FLOPs in all", f"{total:.4g}"),
-        ("device", f"{gpus} x {gpu.name}, {gpu.peak / 1e12:,.4g} TFLOP/s each"),
+        ("device", f"{gpus} x {gpu.name}, {gpu.peak / 1e12:,.3g} TFLOP/s each"),
         ("MFU (assumed)", f"{mfu:.1%}"),
         ("seconds an update", f"{step_seconds:,.3g}"),
         ("tokens/s", f"{plan.batch_tokens / step_seconds:,.0f}"),

@@ -31,7 +31,9 @@ class Optimizers:
     """The optimizers of one model, stepped together, their state known by parameter names."""
 
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
-        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self.names: dict[Tensor, str] = {
+            p: name for name, p in model.named_parameters() if p.requires_grad
+        }
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         head = getattr(model, "lm_head", None)
         if head is not None:

@@ -147,7 +147,7 @@ def make_plan(
     batch_tokens: int = 0,
     lr: float = 0.0,
     min_lr: float = 0.0,
-    warmup: float = 0.02,
+    warmup: float = 0.04,
     decay: float = 0.3,
     save_steps: int = 0,
     eval_steps: int = 0,
