@@ -61,7 +61,7 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     found: list[Source] = []
     for path in paths:
         if path.is_file():
-            found.append(_source(path, named=True))
+            found.append(_source(path))
             continue
         if not path.is_dir():
             raise NoInput(f"{path}: no such file or folder; check the path")
@@ -71,18 +71,15 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
         inside = [p for p in inside if kind and _kind(p)[0] == kind]  # a README is no document
         if not inside:
             raise NoInput(f"{path}: no parquet, JSONL or text file in it; check the path")
-        found += [_source(p, named=False) for p in inside]
+        found += [_source(p) for p in inside]
     return found
 
 
 def _wanted(relative: Path) -> bool:
+    """Whether a file of a folder may hold documents: none that is hidden or describes others."""
     hidden = any(part.startswith(".") for part in relative.parts)
-    ours = ("rejected", "state")  # beside the documents in a documents artifact
-    return (
-        not hidden
-        and relative.parts[0] not in ours
-        and relative.name not in (*("manifest.json", "run.json", "funnel.json"),)
-    )
+    beside = relative.parts[0] in ("rejected", "state") or relative.suffix == ".json"
+    return not hidden and not beside
 
 
 def _kind(path: Path) -> tuple[str, str]:
@@ -92,7 +89,7 @@ def _kind(path: Path) -> tuple[str, str]:
     return KINDS.get(inner.suffix.lower(), ""), packed
 
 
-def _source(path: Path, *, named: bool) -> Source:
+def _source(path: Path) -> Source:
     kind, packed = _kind(path)
     size = path.stat().st_size
     if not kind:

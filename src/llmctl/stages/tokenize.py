@@ -210,8 +210,8 @@ def _report(
     if not any(counts[split]["documents"] for split in ("train", "val")):
         raise BadInput("no document with text in the input; check --text-column")
     used = used_ids(folder, tokenizer.vocab_size)
-    stats = {"dtype": config.dtype, "tokenizer": config.tokenizer or "trained"}
-    stats = token_stats(tokenizer, counts, used) | stats
+    stats = token_stats(tokenizer, counts, used)
+    stats |= {"dtype": config.dtype, "tokenizer": config.tokenizer or "trained"}
     rows = [
         (split, part["documents"], part["tokens"], human_bytes(part["bytes"]), part["shards"])
         for split, part in counts.items()

@@ -39,7 +39,7 @@ ENCODERS = ("auto", "gigatoken", "tiktoken", "tokenizers")
 PROVEN = {"gigatoken": ("0.10.0",), "tiktoken": ("0.12.", "0.13.", "0.14.")}  # version prefixes
 PATTERNS = (QWEN2, CL100K, GPT2)  # split rules tested equal in all three
 CACHE_BYTES = 256_000_000  # gigatoken's cache grows with the text: start a new one after so much
-CANARY_BYTES = 20_000  # a longer document is not encoded twice
+CANARY_BYTES = 8_000  # a longer document is not encoded twice
 
 # Code points that Unicode 17 assigned: one library's letters are another's unassigned symbols.
 NEW_IN_UNICODE_17 = (
