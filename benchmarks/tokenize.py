@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """Parquet to token bins, end to end: llmctl, datatrove's DocumentTokenizer, a bare tiktoken loop.
 
-The same parquet file and the same tokenizer (32,768 ids, trained by llmctl beforehand, not measured)
-for all; one cold process each, start-up and imports included; MB of UTF-8 text per CPU second of the
-whole process tree (Linux). The ids that were written are compared.
+The same parquet files and the same tokenizer for all (32,768 ids, trained by llmctl beforehand, not
+measured); one cold process each, start-up and imports included; MB of UTF-8 text per CPU second of
+the whole process tree (Linux). The ids that were written are compared.
 
-usage: benchmarks/tokenize.py [--mb 100] [--text FILE.parquet|.jsonl|.txt] [--workers 1] [--work DIR]
+usage: benchmarks/tokenize.py [--mb 100] [--text FILE.parquet|.jsonl|.txt] [-w WORKERS] [--work DIR]
 Without --text the text is drawn by a seeded generator; a smaller FILE is repeated, every 50th word
-replaced at random, so that no cache sees the same text twice. datatrove is measured where installed.
+replaced at random, so that no cache sees the same text twice. datatrove must be installed.
 """
 
 from __future__ import annotations
+
+import sys
+
+sys.path.pop(0)  # this file's folder: a module named tokenize there would hide Python's own
 
 import argparse
 import bisect
@@ -21,7 +25,6 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,9 +33,10 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 SYLLABLES = (
-    "ba be bi bo bu ca ce co cu da de di do du fa fe fi fo ga ge go ha he hi ho la le li lo lu ma me "
-    "mi mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa "
-    "we wi ar er ir or ur an en in on un al el il ol st tr pr ch sh th qu ing ed er ly tion ment"
+    "ba be bi bo bu ca ce co cu da de di do du fa fe fi fo ga ge go ha he hi ho la le li lo "
+    "lu ma me mi mo mu na ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to "
+    "tu va ve vi vo wa we wi ar er ir or ur an en in on un al el il ol st tr pr ch sh th qu "
+    "ing ed er ly tion ment "
 ).split()
 
 
@@ -40,7 +44,7 @@ SYLLABLES = (
 
 
 def drawn_documents(n_bytes: int, seed: int = 0) -> Iterator[str]:
-    """Pseudo-English: 80,000 word types, Zipf's law, sentences, numbers, names, some other scripts."""
+    """Pseudo-English: 80,000 word types by Zipf's law, sentences, numbers, some other scripts."""
     draw = random.Random(seed)
     words = ["".join(draw.choices(SYLLABLES, k=1 + draw.randrange(4))) for _ in range(80_000)]
     words[:12] = "the of and to in a is that for was on it's".split()
