@@ -107,37 +107,50 @@ class KVCache:
 
 
 class Step:
-    """Attention of one new token a row; made anew for every step, shared by its layers."""
+    """Attention of one new token a row; made anew for every step, shared by its layers.
+
+    The views that each layer needs are cut here, for all layers at once: a decode step is short
+    enough for every call to count.
+    """
 
     def __init__(self, cache: KVCache) -> None:
-        self.cache = cache
+        self.cache, self.heads = cache, cache.heads
         lengths, device = cache.lengths, cache.k.device
-        self.n_rows, self.end = len(lengths), max(lengths) + 1
+        self.n_rows, end = len(lengths), max(lengths) + 1
+        k, v = cache.k[:, : self.n_rows], cache.v[:, : self.n_rows]
+        self.keys, self.values = k[:, :, :, :end].unbind(0), v[:, :, :, :end].unbind(0)
         self.mask: Tensor | None = None
-        if min(lengths) + 1 != self.end:
+        if min(lengths) + 1 == end:
+            self.new_keys, self.new_values = (
+                k[:, :, :, end - 1].unbind(0),
+                v[:, :, :, end - 1].unbind(0),
+            )
+        else:
             self.rows = torch.arange(self.n_rows, device=device)
             self.columns = torch.tensor(lengths, device=device)
-            visible = torch.arange(self.end, device=device)[None] <= self.columns[:, None]
+            visible = torch.arange(end, device=device)[None] <= self.columns[:, None]
             self.mask = visible[:, None, None]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (N, H, K), k and v (N, G, K) -> (N, H * K). Query heads that share a key head are
-        given to the kernel as several queries, so that nothing is repeated in memory."""
-        cache, n_rows = self.cache, self.n_rows
-        keys, values = cache.k[layer, :n_rows], cache.v[layer, :n_rows]
+        """q (M, H, K), k and v (M, G, K) -> (M, H * K). The first n_rows count; rows beyond them
+        are repetitions of the first, and so is what they get. Query heads that share a key head
+        are given to the kernel as several queries, so that nothing is repeated in memory."""
+        n_given, n_rows = q.shape[0], self.n_rows
+        if n_given != n_rows:
+            q, k, v = q[:n_rows], k[:n_rows], v[:n_rows]
+        keys, values = self.keys[layer], self.values[layer]
         if self.mask is None:
-            keys[:, :, self.end - 1] = k
-            values[:, :, self.end - 1] = v
+            self.new_keys[layer].copy_(k)
+            self.new_values[layer].copy_(v)
         else:
             keys[self.rows, :, self.columns] = k
             values[self.rows, :, self.columns] = v
         out = F.scaled_dot_product_attention(
-            q.view(n_rows, *cache.heads, -1),
-            keys[:, :, : self.end],
-            values[:, :, : self.end],
-            attn_mask=self.mask,
-        )
-        return out.reshape(n_rows, -1)
+            q.unflatten(1, self.heads), keys, values, attn_mask=self.mask
+        ).reshape(n_rows, -1)
+        if n_given == n_rows:
+            return out
+        return torch.cat((out, out[:1].expand(n_given - n_rows, -1)))
 
     def done(self) -> None:
         """Count the new token in every row."""

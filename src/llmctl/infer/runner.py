@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmctl.infer.kv_cache import KVCache
-from llmctl.infer.packed import Linear
+from llmctl.infer.packed import Linear, fewest_rows
 from llmctl.model import rope
 from llmctl.model.transformer import Block, GPT2Block, Transformer
 
@@ -67,6 +67,7 @@ class Runner:
             self.positions = model.transformer.wpe.weight.detach().to(self.dtype)
         self.frequencies = model.rope_frequencies
         self.head = self._linear(model.lm_head)
+        self.fewest = fewest_rows(self.head, self.dtype)
         self.layers: list[Layer] = []
         for block_module in model.blocks:
             self.layers.append(self._layer(block_module))
@@ -87,7 +88,14 @@ class Runner:
         if isinstance(module, torch.nn.LayerNorm):
             bias = module.bias.detach().to(self.dtype, copy=True)
             return lambda x: F.layer_norm(x, shape, weight, bias, eps)
-        return lambda x: F.rms_norm(x, shape, weight, eps)
+        if self.device.type != "cpu":
+            return lambda x: F.rms_norm(x, shape, weight, eps)
+        # The RMSNorm of x is the first half of the LayerNorm of (x, -x), whose mean is 0: one
+        # kernel, where the CPU's rms_norm is six.
+        twice, width = torch.cat((weight, torch.zeros_like(weight))), shape[0]
+        return lambda x: F.layer_norm(torch.cat((x, -x), -1), (2 * width,), twice, None, eps)[
+            ..., :width
+        ]
 
     def _layer(self, block: torch.nn.Module) -> Layer:
         if isinstance(block, GPT2Block):
@@ -169,10 +177,15 @@ class Runner:
     def decode(self, cache: KVCache, ids: Tensor) -> Tensor:
         """Append one token to each row, ids (N,) int64; returns the logits (N, V) that follow."""
         positions = torch.tensor(cache.lengths, device=self.device)
+        n_rows = len(ids)
+        if n_rows < self.fewest:
+            ids, positions = (
+                torch.cat((x, x[:1].expand(self.fewest - n_rows))) for x in (ids, positions)
+            )
         step = cache.step()
         hidden = self.forward(ids, positions, step.attend)
         step.done()
-        return self.logits(hidden)
+        return self.logits(hidden)[:n_rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (N, V), fp32, of hidden states (N, D)."""
@@ -201,13 +214,14 @@ class Runner:
     def _heads(self, layer: Layer, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, ...]:
         """qkv (N, (H + 2 G) K) -> q (N, H, K) and k (N, G, K), rotated, and v (N, G, K)."""
         n_heads, n_kv = self.config.n_heads, self.config.n_kv_heads
-        heads = qkv.view(qkv.shape[0], n_heads + 2 * n_kv, -1)
-        qk, v = heads[:, : n_heads + n_kv], heads[:, n_heads + n_kv :]
+        width = self.config.head_dim
+        qk, v = qkv.view(qkv.shape[0], -1, width).split((n_heads + n_kv, n_kv), 1)
         if layer.head_norm is not None:
-            qk = F.rms_norm(qk, (qk.shape[-1],), None, self.config.norm_eps) * layer.head_norm
+            qk = F.rms_norm(qk, (width,), None, self.config.norm_eps) * layer.head_norm
         if rotation is not None:
-            qk = rope.rotate(qk, *rotation)
-        return qk[:, :n_heads], qk[:, n_heads:], v
+            qk = torch.addcmul(qk * rotation[0], qk.roll(width // 2, -1), rotation[1])
+        q, k = qk.split((n_heads, n_kv), 1)
+        return q, k, v
 
 
 def _batches(lengths: Sequence[int]) -> list[list[tuple[int, int, int]]]:
