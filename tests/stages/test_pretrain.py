@@ -15,12 +15,13 @@ from llmctl.core.config import payload_settings
 from llmctl.core.errors import Mismatch, UsageError
 from llmctl.core.files import sha256_file
 from llmctl.data.bins import BinWriter
+from llmctl.pipeline import run
 from llmctl.stages.pretrain import PretrainConfig, dry_run
 from llmctl.tokenizer.train import train
 from llmctl.train.metrics import read_metrics
 
-SMALL = ["--set", "depth=1", "--set", "seq_len=32", "--set", "batch_tokens=256"]
-SMALL += ["--set", "steps=16", "--set", "save_steps=3", "--set", "workers=1"]
+FEW = dict(depth=1, seq_len=32, batch_tokens=256, steps=16, save_steps=3, workers=1)
+SMALL = [word for key, value in FEW.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,9 @@ def tokens(tmp_path_factory):
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(words, rng.integers(5, 60))) for _ in range(300)]
     tokenizer = train(texts, 384)
-    run = dict(stage="tokenize", version=1, fingerprint="t", settings={}, config={}, inputs=[])
+    made = dict(stage="tokenize", version=1, fingerprint="t", settings={}, config={}, inputs=[])
     stats = {"vocab_size": tokenizer.vocab_size, "eot_id": tokenizer.eot_id}
-    with open_draft(folder, "tokens", {**run, "argv": []}) as draft:
+    with open_draft(folder, "tokens", {**made, "argv": []}) as draft:
         tokenizer.save(folder)
         for split, part in (("val", texts[:30]), ("train", texts[30:])):
             writer = BinWriter(
@@ -110,15 +111,13 @@ def test_stderr_is_readable_and_the_folder_complete(straight):
 
 
 @pytest.mark.parametrize("shape", ["qwen3", "llama", "gpt2"])
-def test_transformers_opens_it_with_the_same_logits(tokens, tmp_path, llmctl, shape):
+def test_transformers_opens_it_with_the_same_logits(tokens, tmp_path, shape):
     transformers = pytest.importorskip("transformers")
     import torch
 
     from llmctl.model.hf import load_model
 
-    small = [w.replace("steps=16", "steps=3") for w in SMALL]
-    done = llmctl("pretrain", tokens, "-o", "m", "--set", f"shape={shape}", *small)
-    assert done.returncode == 0, done.stderr
+    run("pretrain", tokens, out=tmp_path / "m", shape=shape, **{**FEW, "steps": 3})
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "m", dtype=torch.float32
     ).eval()
@@ -183,41 +182,36 @@ def test_a_lost_rank_ends_the_others_with_79(tokens, tmp_path):
     assert "run the same command again" in err.splitlines()[-1]
 
 
-def test_a_finished_run_is_trained_on(tokens, straight, tmp_path, llmctl):
-    words = ("--set", f"extend={straight[0]}", "--set", "steps=24", "--set", "workers=1")
-    done = llmctl("pretrain", tokens, "-o", "longer", *words)
-    assert done.returncode == 0, done.stderr
+def test_a_finished_run_is_trained_on(tokens, straight, tmp_path, capsys):
+    out = tmp_path / "longer"
+    run("pretrain", tokens, out=out, extend=str(straight[0]), steps=24, workers=1)
     rows = read_metrics(tmp_path / "longer" / "metrics.jsonl")
     assert [r["step"] for r in rows] == list(range(1, 25))
-    assert "going on after step 11 of 24" in done.stderr
+    assert "going on after step 11 of 24" in capsys.readouterr().err
 
 
-def test_existing_weights_are_trained_on(tokens, straight, tmp_path, llmctl):
-    done = llmctl("pretrain", tokens, "-o", "m", "--set", f"init={straight[0]}", *SMALL)
-    assert done.returncode == 0, done.stderr
+def test_existing_weights_are_trained_on(tokens, straight, tmp_path):
+    run("pretrain", tokens, out=tmp_path / "m", init=str(straight[0]), **FEW)
     before = read_metrics(straight[0] / "metrics.jsonl")
     assert read_metrics(tmp_path / "m" / "metrics.jsonl")[0]["loss"] < 0.9 * before[0]["loss"]
 
 
-def test_bins_of_others_train_without_a_tokenizer(tokens, tmp_path, llmctl):
+def test_bins_of_others_train_without_a_tokenizer(tmp_path):
     (tmp_path / "bins").mkdir()
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, 2000
     ids = np.arange(2000, dtype="<u2") % 100
     ids[::50] = 50256
     (tmp_path / "bins" / "fineweb_train_000000.bin").write_bytes(header.tobytes() + ids.tobytes())
-    small = [w.replace("steps=16", "steps=2") for w in SMALL]
-    done = llmctl("pretrain", "bins", "-o", "m", *small)
-    assert done.returncode == 0, done.stderr
+    run("pretrain", tmp_path / "bins", out=tmp_path / "m", **{**FEW, "steps": 2})
     assert json.loads((tmp_path / "m" / "config.json").read_text())["vocab_size"] == 50_304
 
 
-def test_a_bin_cut_short_is_78_and_one_sentence(tokens, tmp_path, llmctl):
+def test_a_bin_cut_short_is_refused_in_one_sentence(tokens, tmp_path):
     data = (tokens / "train-00000.bin").read_bytes()
     (tmp_path / "train-00000.bin").write_bytes(data[:-7])
-    done = llmctl("pretrain", "train-00000.bin", "-o", "m")
-    assert done.returncode == 78
-    assert "copy torn" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    with pytest.raises(Mismatch, match="copy torn"):
+        run("pretrain", tmp_path / "train-00000.bin", out=tmp_path / "m", **FEW)
 
 
 def test_the_dry_run_reproduces_gpt2s_arithmetic(llmctl):
