@@ -133,6 +133,15 @@ def test_same_bytes_for_any_number_of_workers(web, result, tmp_path):
     assert digests(tmp_path / "two") == digests(result[0])
 
 
+def test_urls_are_read_like_files(web, result, tmp_path):
+    urls = [Artifact(Path(path.name), "foreign", url=f"file://{path}") for path in web]
+    (tmp_path / "out").mkdir()
+    stats = run(CrawlFilterConfig(workers=1), urls, Folder(tmp_path / "out"))
+    assert stats["documents"] == result[1]["documents"]
+    paths = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("file_path").to_pylist()
+    assert set(paths) == {f"file://{path}" for path in web}
+
+
 def test_small_parts_hold_the_same_documents(web, result, tmp_path):
     filtered(web, tmp_path / "parts", part_bytes=9000)
     paths = sorted((tmp_path / "parts").glob("part-*"))
