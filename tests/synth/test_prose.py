@@ -10,6 +10,7 @@ from synthetic import Web
 from llmctl.synth.genres import GENRES, WHEEL
 from llmctl.synth.grammar import compiled, expand_text, in_words, plural, polish
 from llmctl.synth.lexicon import lexicon, sections
+from llmctl.synth.variety import vary
 
 DOUBLED = re.compile(r"\b(\w+) \1\b", re.IGNORECASE)
 WRONG_ARTICLE = re.compile(r"\b(?:[Aa] [aeio]\w+|[Aa]n [bcdfgjklmnpqrstvwxyz]\w*)")
@@ -109,3 +110,13 @@ def test_boilerplate_is_no_part_of_the_main_text(web: Web):
     for page in web.of("good"):
         assert len(page["boilerplate"]) >= 5
         assert not set(page["boilerplate"]) & set(page["main_text"].split("\n"))
+
+
+def test_wording_varies_but_not_at_the_end_of_a_clause():
+    from random import Random
+
+    forms = {vary("It is late because nobody knows what it is.", Random(i)) for i in range(80)}
+    assert "It's late as no one knows what it is." in forms
+    assert "It is late because nobody knows what it is." in forms
+    assert len(forms) == 12  # 2 x 3 x 2
+    assert vary('"Because of the cat."', Random(1)) == '"Because of the cat."'

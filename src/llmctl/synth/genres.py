@@ -32,6 +32,18 @@ def _plan(*paragraphs: str) -> tuple[tuple[tuple[str, int, int], ...], ...]:
     return tuple(plan)
 
 
+def _howto(name: str) -> tuple[tuple[tuple[str, int, int], ...], ...]:
+    """Instructions: steps of one craft with remarks between them, which keep pages apart."""
+    step = f"howto.{name}.step"
+    return _plan(
+        f"howto.{name}.open 1, {step} 1",
+        f"howto.note 1, {step} 1",
+        f"{step} 1, howto.note 1, {step} 1",
+        f"{step} 1, howto.note 1",
+        f"howto.note 1, howto.{name}.close 1",
+    )
+
+
 GENRES = (
     Genre(
         "town",
@@ -137,21 +149,21 @@ GENRES = (
         "cooking",
         3,
         "howto.cook.title",
-        _plan("howto.cook.open 1", *["howto.cook.step 2"] * 3, "howto.cook.close 1-2"),
+        _howto("cook"),
         hosts=False,
     ),
     Genre(
         "repair",
         2,
         "howto.fix.title",
-        _plan("howto.fix.open 1", *["howto.fix.step 2"] * 3, "howto.fix.close 1-2"),
+        _howto("fix"),
         hosts=False,
     ),
     Genre(
         "garden",
         2,
         "howto.grow.title",
-        _plan("howto.grow.open 1", *["howto.grow.step 2"] * 3, "howto.grow.close 1-2"),
+        _howto("grow"),
         hosts=False,
     ),
     Genre(
@@ -161,10 +173,9 @@ GENRES = (
         _plan(
             "know.open 1",
             "know.link 1, know.item 1",
-            "know.item 2",
+            "know.link 1, know.item 1-2",
             "know.link 1, know.item 1",
-            "know.item 2",
-            "know.item 1, know.close 1",
+            "know.link 1, know.item 1, know.close 1",
         ),
         hosts=False,
     ),

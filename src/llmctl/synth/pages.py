@@ -10,6 +10,7 @@ from llmctl.synth.facts import Subject
 from llmctl.synth.genres import Genre
 from llmctl.synth.grammar import Context, expand
 from llmctl.synth.lessons import spelling_paragraphs, sums_paragraphs
+from llmctl.synth.variety import vary
 from llmctl.synth.world import World, calendar
 
 Used = set[tuple[str, int]]
@@ -65,6 +66,9 @@ def write_page(world: World, genre: Genre, mentions: list[Subject], rng: Random)
     if genre.name in ("sums", "spelling"):
         lesson = sums_paragraphs if genre.name == "sums" else spelling_paragraphs
         blocks += [Block("p", text) for text in lesson(rng, context, used)]
+    if genre.name not in ("spelling", "sums"):
+        for block in blocks:
+            block.text = vary(block.text, rng)
     page = Page(title, genre.name, blocks)
     for subject in mentions:
         _mention(page, subject, rng, context, used)
