@@ -13,7 +13,7 @@ from llmctl.core.errors import BadInput, LlmctlError
 from llmctl.data import documents, encode
 from llmctl.data.bins import TokenBins
 from llmctl.data.documents import find_sources, plan_units
-from llmctl.data.encode import encode_documents, sample_texts, split_threshold
+from llmctl.data.encode import encode_documents, in_validation, sample_texts, split_threshold
 from llmctl.data.shards import EncodePlan, SplitWriter
 from llmctl.data.workers import ordered_map
 from llmctl.tokenizer.train import train
@@ -169,6 +169,8 @@ def test_the_split_follows_the_id_not_the_order(whole, texts, tokenizer, tmp_pat
     make(tmp_path / "out", tmp_path / "b.parquet", tokenizer)
     mixed, plain = decoded(tmp_path / "out", tokenizer), decoded(whole[0], tokenizer)
     assert sorted(mixed["val"]) == sorted(plain["val"])
+    named = {t for i, t in enumerate(texts) if t and in_validation(f"d{i}", 0.2, 0)}
+    assert named == set(plain["val"])
 
 
 def test_a_small_corpus_has_one_validation_document(tmp_path, tokenizer):

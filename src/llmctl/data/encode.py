@@ -31,13 +31,23 @@ SMALL = 32 << 20  # bytes of text that are read once more, to have a validation 
 
 def split_numbers(rows: Rows, seed: int) -> np.ndarray:
     """(N,) uint64: a number in 0..2**64-1 for each row, by its id, or by its text without one."""
-    salt = str(seed).encode()
     keys: Any = rows.ids or [None] * len(rows.texts)
     if any(key is None for key in keys):
         texts = rows.texts.to_pylist()
         keys = [texts[i] if key is None else key for i, key in enumerate(keys)]
-    digests = [hashlib.blake2b(k.encode(), digest_size=8, key=salt).digest() for k in keys]
-    return np.frombuffer(b"".join(digests), dtype="<u8")
+    return np.frombuffer(b"".join(_digest(k, seed) for k in keys), dtype="<u8")
+
+
+def _digest(key: str, seed: int) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=8, key=str(seed).encode()).digest()
+
+
+def in_validation(doc_id: str, val_fraction: float, seed: int) -> bool:
+    """Whether `tokenize` puts the document with this id into the val split.
+
+    But for a corpus so small that none falls there: then the one of the lowest number is taken.
+    """
+    return int.from_bytes(_digest(doc_id, seed), "little") < int(val_fraction * _WHOLE)
 
 
 def split_threshold(
