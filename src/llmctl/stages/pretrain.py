@@ -117,14 +117,19 @@ def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
     from llmctl.core import console
     from llmctl.core.hardware import GPUS, find_gpu, this_device
     from llmctl.train.estimate import estimate
-    from llmctl.train.shape import plan_of, shape_of
+    from llmctl.train.shape import plan_of, shape_from, shape_of
 
     gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
     if gpu is None:
         known = ", ".join(g.name for g in GPUS)
         raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
     stats = inputs[0].stats if inputs else {}
-    model = shape_of(config, vocab_size=stats.get("vocab_size", 0), eot_id=stats.get("eot_id"))
+    if given := config.extend or config.init:
+        from llmctl.model.hf import load_config
+
+        model = shape_from(config, load_config(given), vocab_size=stats.get("vocab_size", 0))
+    else:
+        model = shape_of(config, vocab_size=stats.get("vocab_size", 0), eot_id=stats.get("eot_id"))
     rows = estimate(
         model,
         plan_of(config, model, stats.get("train_tokens", 0)),

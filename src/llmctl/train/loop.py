@@ -33,7 +33,7 @@ from llmctl.data.batches import Batch
 from llmctl.train.backward import Lanes, LossFn
 from llmctl.train.meter import Meter
 from llmctl.train.metrics import MetricsFile
-from llmctl.train.optim import Optimizers, shard_like, whole
+from llmctl.train.optim import Optimizers, gather, shard_like, whole
 from llmctl.train.plan import Plan
 from llmctl.train.schedule import multiplier
 
@@ -120,6 +120,7 @@ class Loop:
         self.resume()
         if self.world.is_main:
             self._metrics = MetricsFile(self.folder / "metrics.jsonl", self.state.step)
+            self.meter.before = float((self._metrics.last or {}).get("seconds") or 0.0)
         started = time.monotonic()
         self.meter.pause()
         try:
@@ -230,9 +231,9 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint; all ranks must call it. Diverged (76) when a weight is no number."""
-        weights = {k: whole(p.detach()) for k, p in self._model_tensors().items()}
-        moments = {k: whole(t) for k, t in self.optimizer.state().items()}
-        good = all(bool(torch.isfinite(w).all()) for w in weights.values())
+        weights = gather(self._model_tensors(), self.world)
+        moments = gather(self.optimizer.state(), self.world)
+        good = self.world.share(all(bool(torch.isfinite(w).all()) for w in weights.values()))
         if self.world.is_main:
             if self._metrics is not None:
                 self._metrics.sync()

@@ -60,6 +60,7 @@ class Meter:
         self.steps, self.peak, self.price = steps, peak, price
         self.flops_per_token, self.bytes_per_token = flops_per_token, bytes_per_token
         self.started = self._last = time.perf_counter()
+        self.before = 0.0  # seconds spent before this start, by an earlier one of the same run
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._said = self._drawn = 0.0
         self._rows = 0
@@ -85,7 +86,7 @@ class Meter:
     def facts(self, step: int) -> dict[str, Any]:
         """Speed and cost after `step` steps, for the metrics row."""
         rate = self.tokens_per_s
-        elapsed = time.perf_counter() - self.started
+        elapsed = self.before + time.perf_counter() - self.started
         per_step = sum(s for s, _ in self._recent) / max(1, len(self._recent))
         return {
             "tokens_per_s": round(rate, 1),

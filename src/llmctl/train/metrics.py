@@ -35,6 +35,7 @@ class MetricsFile:
     def __init__(self, path: Path, done: int) -> None:
         """done: steps of the checkpoint resumed from (0: a new run); later rows are dropped."""
         kept = [row for row in read_metrics(path) if row["step"] <= done] if done else []
+        self.last = kept[-1] if kept else None
         with atomic_write(path) as handle:
             handle.write("".join(_line(row) for row in kept).encode())
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, UsageError
 from llmctl.train.muon import Muon
 
@@ -110,6 +111,17 @@ def shard_like(like: Tensor, tensor: Tensor) -> Tensor:
     if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor.to(like.device, copy=True)
+
+
+def gather(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
+    """Whole tensors on rank 0, those that are sharded brought together one by one and to the CPU;
+    {} on the others. Every rank must call it."""
+    found = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if world.is_main:
+            found[name] = full if full is tensor or world.size == 1 else full.cpu()
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from llmctl.artifacts.checkpoint import Checkpoint, Checkpoints
 from llmctl.artifacts.store import Artifact, Draft
-from llmctl.core import console, hardware
+from llmctl.core import hardware
 from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, NoInput, UsageError
-from llmctl.core.files import atomic_write
 from llmctl.core.seeds import derive
 from llmctl.data.batches import Batch, PackedBatches, PackedRows
 from llmctl.model import hf
@@ -27,16 +26,15 @@ from llmctl.model.transformer import Transformer
 from llmctl.train import machine as machines
 from llmctl.train.backward import Lanes
 from llmctl.train.corpus import open_corpus
-from llmctl.train.curve import svg_curve, text_curve
-from llmctl.train.estimate import describe
 from llmctl.train.hooks import eval_bits_per_byte, show_sample
 from llmctl.train.loop import Hook, Loop, LoopSettings
 from llmctl.train.losses import next_token_loss
 from llmctl.train.machine import DTYPES, Machine
 from llmctl.train.meter import Meter
 from llmctl.train.metrics import read_metrics
-from llmctl.train.optim import Optimizers, OptimSettings, whole
+from llmctl.train.optim import Optimizers, OptimSettings, gather
 from llmctl.train.plan import Plan
+from llmctl.train.report import draw_loss, say_plan
 from llmctl.train.shape import plan_of, shape_from, shape_of
 
 SAMPLE_TOKENS = 48
@@ -140,7 +138,7 @@ class Pretraining:
         """Build what is trained, train it, write the model; the manifest's stats."""
         with machines.prepared(self.machine):
             loop = self._build()
-            self._announce()
+            self._say_plan()
             loop.run()
             return self._finish(loop)
 
@@ -275,31 +273,24 @@ class Pretraining:
         if self.config.extend and self.world.is_main and old.is_file() and not mine.exists():
             shutil.copyfile(old, mine)
 
-    def _announce(self) -> None:
-        plan, machine, rows = self.plan, self.machine, self.rows
-        console.info(f"model {describe(self.shape)}; {self.shape.n_params():,} parameters")
-        console.info(
-            f"data {rows.bins.n_tokens:,} tokens in {len(rows):,} rows of {plan.seq_len:,}, "
-            f"{rows.padding:.2%} padding"
-        )
-        console.info(
-            f"plan {plan.steps:,} updates of {plan.batch_tokens:,} = {plan.tokens:,} tokens, "
-            f"{self.batches.epochs(plan.steps):.2f} epochs ({plan.reason}); lr {plan.lr:.2e}"
-        )
-        how = "compiled" if machine.compile else "eager"
-        console.info(
-            f"on {machine.name}: {machine.dtype}, {how}, {self._optim().kind}, micro-batch "
-            f"{machine.micro_batch} rows, {machine.ranks} ranks x {machine.lanes} lanes x "
-            f"{machine.threads} threads; peak {self.peak / 1e9:,.0f} GFLOP/s each"
+    def _say_plan(self) -> None:
+        say_plan(
+            self.shape,
+            self.plan,
+            self.machine,
+            self.rows,
+            epochs=self.batches.epochs(self.plan.steps),
+            optimizer=self._optim().kind,
+            peak=self.peak,
         )
 
     def _finish(self, loop: Loop) -> dict[str, Any]:
-        weights = {k: whole(v.detach()) for k, v in loop.model.state_dict().items()}
+        weights = gather(loop.model.state_dict(), self.world)
         rows: list[dict[str, Any]] = []
         if self.world.is_main:
             hf.save_state(weights, self.shape, self.draft.path, self.corpus.tokenizer)
             rows = read_metrics(self.draft.path / "metrics.jsonl")
-            self._draw(rows)
+            draw_loss(rows, self.draft.path / "loss.svg")
             loop.checkpoints.keep_only(self.plan.stable_end, self.plan.steps)
         self.world.wait()
         last = rows[-1] if rows else {}
@@ -317,11 +308,3 @@ class Pretraining:
             if name in last:
                 stats[name] = last[name]
         return stats
-
-    def _draw(self, rows: list[dict[str, Any]]) -> None:
-        train = [(float(r["step"]), float(r["loss"])) for r in rows if r.get("loss") is not None]
-        val = [(float(r["step"]), float(r["val_loss"])) for r in rows if r.get("val_loss")]
-        console.info("training loss, nats a token\n" + text_curve(train))
-        svg = svg_curve({"train": train, "validation": val}, title="loss, nats a token")
-        with atomic_write(self.draft.path / "loss.svg") as handle:
-            handle.write(svg.encode())
