@@ -98,9 +98,9 @@ def execute(request: Request) -> Artifact | None:
     """Run a stage to its finished artifact. Raises LlmctlError for whatever a user can mend."""
     stage, resolved = resolve(request)
     config = resolved.config
-    printing = stage.writes is None or stage.text_mode(config)
-    inputs = open_inputs(stage, request, make_default=True)
-    if printing:
+    only_prints = stage.text_mode(config)
+    inputs = open_inputs(stage, request, make_default=not only_prints)
+    if only_prints or stage.writes is None:
         stage.run(config, inputs, None)
         return None
     assert stage.writes is not None
