@@ -56,7 +56,7 @@ class GenerateConfig:
     bos: bool | None = setting(None, "start token before each prompt; none: as in training")
     dtype: str = setting("auto", "number format; auto: as stored", choices=("auto", "fp32", "bf16"))
     device: str = setting("auto", "where to run", choices=("auto", "cpu", "cuda"))
-    workers: int = setting(0, "CPU threads; 0: one a core", payload=False)
+    workers: int = setting(0, "CPU threads; 0: one for each core that is idle", payload=False)
 
     def __post_init__(self) -> None:
         """Refuse impossible sampling (2) before a model is loaded."""
@@ -119,15 +119,15 @@ def open_engine(artifact: Artifact, config: GenerateConfig) -> Engine:
     """The engine of a model folder. Mismatch (78) when it has no tokenizer of its own."""
     import torch
 
-    from llmctl.core.hardware import cpu_count
     from llmctl.infer.engine import Engine
+    from llmctl.infer.threads import idle_cores
     from llmctl.model.hf import load_model
     from llmctl.tokenizer.bpe import Tokenizer
 
     folder = artifact.path
     if folder.is_dir() and not (folder / "tokenizer.json").is_file():
         raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
-    torch.set_num_threads(config.workers or cpu_count())
+    torch.set_num_threads(config.workers or idle_cores())
     device = _device(config.device)
     model = load_model(folder, dtype=_dtype(config.dtype), device=device)
     stored = model.embedding.weight.dtype
