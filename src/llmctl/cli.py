@@ -42,10 +42,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         signals.install()
         return _app(argv)(list(argv), prog_name="llmctl", standalone_mode=False) or 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains at exit
-        return 141
     except BaseException as error:
+        if isinstance(error.__context__ or error, BrokenPipeError):  # typer makes it SystemExit(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains at exit
+            return 141
         if debug and not isinstance(error, LlmctlError):
             traceback.print_exc()
         return _explain(error)

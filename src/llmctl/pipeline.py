@@ -46,8 +46,10 @@ class Request:
         words += ["--recipe", self.recipe] if self.recipe else []
         words += ["-o", self.out] if self.out else []
         for key, value in self.overrides.items():
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            words += ["--set", f"{key}={text}"]
+            if isinstance(value, tuple):  # a word of it may hold a comma, which --set would split
+                words += [w for v in value for w in (f"--{key.replace('_', '-')}", v)]
+            else:
+                words += ["--set", f"{key}={value}"]
         return words
 
 
