@@ -18,6 +18,11 @@ files are first copied without the pages that only one of them reads (`--all-pag
 CPU seconds are user + system of the whole process tree. Compare figures of one sitting only.
 """
 
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: a tokenize.py in it would hide the standard library's
+
 import argparse
 import glob
 import gzip
@@ -26,7 +31,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -103,11 +107,8 @@ def our_recipe(paths: str, out: str, workers: int) -> None:
 
 def pages_both_read(files: list[str], folder: Path, peer: str) -> list[str]:
     """Copies of the files with only the pages that both readers take, by the peer's Python."""
-    code = (
-        "import sys; sys.argv[0] = 'x'; sys.path.insert(0, sys.argv[1]);"
-        "import crawl_filter; crawl_filter.copy_pages(sys.argv[2], sys.argv[3:])"
-    )
-    here = str(Path(__file__).resolve().parent)
+    code = "import runpy, sys; runpy.run_path(sys.argv[1])['copy_pages'](sys.argv[2], sys.argv[3:])"
+    here = str(Path(__file__).resolve())
     subprocess.run([peer, "-c", code, here, str(folder), *files], check=True)
     return sorted(str(p) for p in folder.glob("*.warc.gz"))
 

@@ -294,3 +294,20 @@ def test_the_edge_cases_of_readers_go_through(shared, web, tmp_path):
     edge = sorted((shared / "data" / "warc" / "edge").iterdir())
     stats = filtered([*web, *edge], tmp_path / "out", workers=2)
     assert stats["documents"] >= 31 and stats["files"] == len(edge) + 3
+
+
+def test_a_killed_worker_is_replaced_and_loses_nothing(web, result, tmp_path):
+    out = tmp_path / "out"
+    process = in_a_process(tmp_path, web, out)
+    deadline = time.monotonic() + 60
+    while not (workers := list(out.glob(".work/logs/worker-*.log"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if not killed and _holds(pid, workers[0]):
+            os.kill(int(pid), 9)
+            killed += 1
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 0 and killed and "begins again" in said, said
+    assert digests(out) == digests(result[0])

@@ -64,8 +64,11 @@ def _start(context: Any, plan: Plan, slot: int) -> _Worker:
 
 
 def _enter(plan: Plan, pipe: Connection, slot: int) -> None:
-    from llmctl.web.worker import worker_main
-
+    try:
+        from llmctl.web.worker import worker_main
+    except Exception as error:  # an environment in which a package is missing or torn
+        pipe.send(("error", type(error).__name__, str(error)))
+        return
     worker_main(plan, pipe, slot)
 
 
@@ -89,7 +92,7 @@ def _attend(context: Any, plan: Plan, workers: list[_Worker], todo: deque[int]) 
                 if message[0] == "pages":
                     bar.advance(message[1], f"{done}/{total} tasks done")
                 elif message[0] == "error":
-                    raise _error(plan, *message[1:])
+                    raise _error(plan, worker.rank, *message[1:])
                 else:
                     done += 1
                     worker.rank = None
@@ -112,8 +115,8 @@ def _replace(context: Any, plan: Plan, dead: _Worker, slot: int, deaths: Counter
     name = plan.shares[dead.rank].file.location
     if deaths[dead.rank] >= TRIES:
         raise IoError_(
-            f"{name}: the worker on it died {TRIES} times (exit {dead.process.exitcode}), out of "
-            "memory perhaps; lower workers and run the same command again"
+            f"{name}: the worker on it died {TRIES} times (exit {dead.process.exitcode}; -9: for memory, "
+            f"perhaps); lower workers and run again, or look into {plan.logs}"
         )
     console.warn(f"a worker died (exit {dead.process.exitcode}); its task on {name} begins again")
     fresh = _start(context, plan, slot)
@@ -122,9 +125,9 @@ def _replace(context: Any, plan: Plan, dead: _Worker, slot: int, deaths: Counter
     return fresh
 
 
-def _error(plan: Plan, rank: int, name: str, message: str) -> LlmctlError:
+def _error(plan: Plan, rank: int | None, name: str, message: str) -> LlmctlError:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, LlmctlError):
         return kind(message)
-    where = plan.shares[rank].file.location
+    where = plan.shares[rank or 0].file.location
     return LlmctlError(f"{where}: {name}: {message}; the traceback is in {plan.logs}")

@@ -29,7 +29,7 @@ def worker_main(plan: Plan, pipe: Connection, slot: int) -> None:
         except BaseException as error:
             known = from_exception(error) if isinstance(error, Exception) else None
             traceback.print_exc()
-            pipe.send(("error", rank, type(known or error).__name__, str(known or error)))
+            pipe.send(("error", type(known or error).__name__, str(known or error)))
             if not isinstance(error, LlmctlError):
                 return
         else:
