@@ -115,8 +115,9 @@ def _replace(context: Any, plan: Plan, dead: _Worker, slot: int, deaths: Counter
     name = plan.shares[dead.rank].file.location
     if deaths[dead.rank] >= TRIES:
         raise IoError_(
-            f"{name}: the worker on it died {TRIES} times (exit {dead.process.exitcode}; -9: for memory, "
-            f"perhaps); lower workers and run again, or look into {plan.logs}"
+            f"{name}: the worker on it died {TRIES} times (exit {dead.process.exitcode}; "
+            "-9 means killed, for memory perhaps); lower workers and run the same command again, "
+            f"or look into {plan.logs}"
         )
     console.warn(f"a worker died (exit {dead.process.exitcode}); its task on {name} begins again")
     fresh = _start(context, plan, slot)
