@@ -84,7 +84,11 @@ def test_caps_go_before_the_clock():
     page = "<p>" * 50_000
     assert over_cap(page, 40_000).rule == "too_many_tags"
     assert over_cap(page, 60_000).rule == "too_deep"
-    assert over_cap("<div " + "a=1 " * 60_000 + ">", 1000).rule == "tag_too_long"
+    for attribute in ("a=1 ", "b='x y' ", "c "):
+        tag = "<div " + attribute * 60_000 + ">"
+        assert over_cap(tag, 1000).rule == "too_many_attributes"
+    picture = "<p>text<img alt='a b' src='data:image/png;base64," + "A/b+" * 90_000 + "'>"
+    assert over_cap(picture + "<script>if (a<b " + "x y=1 " * 60_000 + "</script>", 1000) is None
     assert over_cap("<p>text</p><br>" * 20_000, 100_000) is None
 
 

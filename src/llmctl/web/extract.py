@@ -25,7 +25,8 @@ from llmctl.web.extract_child import EXTRACTORS, FAILED, TEXT, fork_child, load
 from llmctl.web.http import clean_text
 
 MAX_DEPTH = 5_000  # of open tags; libxml2 itself gives up at 256 unless told otherwise
-MAX_TAG_CHARS = 200_000  # one start tag; its attributes cost quadratic time in libxml2
+MAX_ATTRIBUTES = 10_000  # of one tag; they cost quadratic time in libxml2
+LONG_TAG = 20_000  # characters; a shorter one cannot hold as many
 MEMORY_MB = 2048  # that one page may take
 MAX_CRASHES = 100  # of the child in one task: more is no longer the pages' fault
 WALL_FACTOR = 30  # a child that neither works nor answers for so many limits is stuck
@@ -35,6 +36,7 @@ _VOID = frozenset(
     "area base br col embed hr img input link meta param source track wbr !doctype !-- ?xml".split()
 )
 _SCRIPT = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_ATTRIBUTE = re.compile(r"""[^\s=>"']+(?:\s{0,9}=\s{0,9}(?:"[^"]*"|'[^']*'|[^\s>"']*))?""")
 _TAG = re.compile(r"<(/?)([a-zA-Z!?][a-zA-Z0-9\-]*)")
 
 
@@ -105,23 +107,20 @@ def over_cap(html: str, max_tags: int) -> Drop | None:
     tags = html.count("<")
     if tags > max_tags:
         return Drop("too_many_tags", tags, max_tags)
-    if len(html) > MAX_TAG_CHARS and (longest := _longest_tag(html)) > MAX_TAG_CHARS:
-        return Drop("tag_too_long", longest, MAX_TAG_CHARS)
+    if len(html) > LONG_TAG and (most := _most_attributes(html)) > MAX_ATTRIBUTES:
+        return Drop("too_many_attributes", most, MAX_ATTRIBUTES)
     if tags > CARE_FROM and (depth := _depth(html)) > MAX_DEPTH:
         return Drop("too_deep", depth, MAX_DEPTH)
     return None
 
 
-def _longest_tag(html: str) -> int:
-    """Characters of the longest start tag; `a<b` in a script is none."""
-    longest = 0
-    if max(map(len, html.split("<"))) <= MAX_TAG_CHARS:
+def _most_attributes(html: str) -> int:
+    """Attributes of the start tag that has most, among tags long enough to matter."""
+    if max(map(len, html.split("<"))) < LONG_TAG:
         return 0
-    html = _SCRIPT.sub("", html)
-    for piece in html.split("<"):
-        if len(piece) > longest and piece[:1].isalpha():
-            longest = max(longest, piece.find(">") if ">" in piece else len(piece))
-    return longest
+    pieces = _SCRIPT.sub("", html).split("<")  # `a<b` in a script is no tag
+    tags = (piece for piece in pieces if len(piece) >= LONG_TAG and piece[:1].isalpha())
+    return max((sum(1 for _ in _ATTRIBUTE.finditer(tag)) - 1 for tag in tags), default=0)
 
 
 def _depth(html: str) -> int:
