@@ -39,7 +39,7 @@ class PretrainConfig:
     warmup: float = setting(0.04, "linear learning-rate warmup", unit="share of the steps")
     decay: float = setting(0.3, "decay at the end, along 1 - sqrt", unit="share of the steps")
     optimizer: str = setting(
-        "auto", "auto: muon on CUDA, adamw elsewhere", choices=("auto", "adamw", "muon")
+        "auto", "auto: muon for hidden matrices, adamw under fsdp", choices=("auto", "adamw", "muon")
     )
     beta1: float = setting(0.9, "AdamW's memory of gradients")
     beta2: float = setting(0.95, "AdamW's memory of squared gradients")

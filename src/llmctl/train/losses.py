@@ -9,12 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from llmctl.data.batches import Batch
+from llmctl.data.batches import IGNORE, Batch
 from llmctl.model.loss_head import loss_head
+from llmctl.model.transformer import Transformer
 
+WHOLE_LOGITS = 1 << 24  # values: 64 MB in fp32
 Hidden = Callable[..., Tensor]
+LossFn = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 def next_token_loss(
@@ -32,3 +36,31 @@ def next_token_loss(
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
         out = hidden(batch.ids, **extra)
     return loss_head(out.flatten(0, 1).to(dtype), head_weight(), batch.targets.flatten())
+
+
+def compiled_next_token_loss(model: Transformer, dtype: torch.dtype) -> LossFn:
+    """next_token_loss with the trunk compiled, and the head too while its logits are few.
+
+    Logits of a small vocabulary fit the caches, and inductor then fuses the softmax with what comes
+    before and after it; beyond WHOLE_LOGITS the chunked head stays outside the graph.
+    """
+    hidden = torch.compile(model.hidden, dynamic=False)
+
+    def whole(
+        ids: Tensor, segments: Tensor | None, bounds: Tensor | None, targets: Tensor
+    ) -> Tensor:
+        with torch.autocast(ids.device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(ids, segments=segments, bounds=bounds)
+        return F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+
+    compiled = torch.compile(whole, dynamic=False)
+
+    def loss_fn(batch: Batch) -> tuple[Tensor, Tensor]:
+        if batch.ids.numel() * model.config.vocab_size > WHOLE_LOGITS:
+            return next_token_loss(batch, hidden, lambda: model.head_weight, dtype)
+        loss = compiled(batch.ids, batch.segments, batch.bounds, batch.targets)
+        return loss, (batch.targets != IGNORE).sum()
+
+    return loss_fn

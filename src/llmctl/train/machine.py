@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from llmctl.core import console, hardware
 from llmctl.core.distributed import World
@@ -25,7 +24,7 @@ from llmctl.model.transformer import Transformer
 from llmctl.train.plan import auto_micro_batch, divisor_at_most, memory_per_rank
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CPU_MICRO_TOKENS = 2048  # of one lane: activations that stay near the caches
+CPU_MICRO_TOKENS = 1024  # of one lane: activations that stay near the caches
 # seconds an eager run must be predicted to take before compiling (18-166 s on a CPU) pays
 COMPILE_PAYS = {"cpu": 900.0, "cuda": 120.0}
 EAGER_SHARE = {"cpu": 0.45, "cuda": 0.3}  # of the peak, for that prediction
@@ -151,16 +150,6 @@ def prepared(machine: Machine) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
-
-
-Hidden = Callable[..., Tensor]
-
-
-def compiled_hidden(model: Transformer, machine: Machine) -> Hidden:
-    """model.hidden, compiled when that was decided."""
-    if not machine.compile:
-        return model.hidden
-    return torch.compile(model.hidden, dynamic=False)  # type: ignore[no-any-return]
 
 
 def settle_micro_batch(

@@ -8,6 +8,7 @@ equation 4), so both share one learning rate. Agrees with torch.optim.Muon (test
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic with the steepest slope at zero
 ITERATIONS = 5
+Run = Callable[[Callable[[list[Tensor]], None], list[list[Tensor]]], Iterable[None]]
 
 
 def orthogonalize(stack: Tensor, iterations: int = ITERATIONS) -> Tensor:
@@ -40,8 +42,14 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.1,
+        run: Run = map,
+        parts: int = 1,
     ) -> None:
-        """Nesterov momentum; decoupled weight decay, as AdamW's."""
+        """Nesterov momentum; decoupled weight decay, as AdamW's.
+
+        Each stack is cut into `parts`, and `run` (a pool's map) goes through all of them.
+        """
+        self.run, self.parts = run, parts
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         for group in self.param_groups:
             for p in group["params"]:
@@ -56,11 +64,16 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
-            for shape, params in by_shape.items():
-                self._update(params, shape, group)
+            cut = [
+                stack[i :: self.parts]
+                for stack in by_shape.values()
+                for i in range(min(self.parts, len(stack)))
+            ]
+            list(self.run(partial(self._update, group=group), cut))
 
-    def _update(self, params: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
-        lr, beta = group["lr"], group["momentum"]
+    @torch.no_grad()
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        lr, beta, shape = group["lr"], group["momentum"], params[0].shape
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)

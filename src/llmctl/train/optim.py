@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, UsageError
-from llmctl.train.muon import Muon
+from llmctl.train.muon import Muon, Run
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ class OptimSettings:
 class Optimizers:
     """The optimizers of one model, stepped together, their state known by parameter names."""
 
-    def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
+    def __init__(
+        self, model: nn.Module, settings: OptimSettings, run: Run = map, parts: int = 1
+    ) -> None:
+        """run, parts: how Muon's work is shared by threads; see there."""
         self.names: dict[Tensor, str] = {
             p: name for name, p in model.named_parameters() if p.requires_grad
         }
@@ -50,7 +53,8 @@ class Optimizers:
                     "optimizer=muon does not work on sharded weights; use adamw or ddp"
                 )
             if matrices:
-                self.each.append(Muon(matrices, settings.lr, settings.momentum, decay))
+                muon = Muon(matrices, settings.lr, settings.momentum, decay, run, parts)
+                self.each.append(muon)
         elif matrices:
             groups.insert(0, dict(params=matrices, weight_decay=decay))
         if groups:

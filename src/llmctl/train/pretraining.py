@@ -28,7 +28,7 @@ from llmctl.train.backward import Lanes
 from llmctl.train.corpus import open_corpus
 from llmctl.train.hooks import eval_bits_per_byte, show_sample
 from llmctl.train.loop import Hook, Loop, LoopSettings
-from llmctl.train.losses import next_token_loss
+from llmctl.train.losses import compiled_next_token_loss, next_token_loss
 from llmctl.train.machine import DTYPES, Machine
 from llmctl.train.meter import Meter
 from llmctl.train.metrics import read_metrics
@@ -148,13 +148,11 @@ class Pretraining:
         if config.parallel == "fsdp" and world.size > 1:
             machines.shard(model, world)
         dtype = DTYPES[machine.dtype]
-        hidden = machines.compiled_hidden(model, machine)
-
-        def loss_fn(batch: Batch) -> tuple[Tensor, Tensor]:
-            return next_token_loss(batch, hidden, lambda: model.head_weight, dtype)
 
         def plain_loss(batch: Batch) -> tuple[Tensor, Tensor]:
             return next_token_loss(batch, model.hidden, lambda: model.head_weight, dtype)
+
+        loss_fn = compiled_next_token_loss(model, dtype) if machine.compile else plain_loss
 
         def attempt(micro_batch: int) -> None:
             batch = next(iter(self.batches.take(0, micro_batch)))
@@ -179,7 +177,7 @@ class Pretraining:
             model=model,
             loss_fn=loss_fn,
             batches=self.batches,
-            optimizer=Optimizers(model, self._optim()),
+            optimizer=Optimizers(model, self._optim(), lanes.map, machine.lanes),
             plan=plan,
             world=world,
             folder=self.draft.path,
@@ -214,7 +212,7 @@ class Pretraining:
         config, kind = self.config, self.config.optimizer
         if kind == "auto":
             plain = config.parallel == "fsdp" and self.world.size > 1
-            kind = "muon" if self.world.device.type == "cuda" and not plain else "adamw"
+            kind = "adamw" if plain else "muon"
         return OptimSettings(
             kind=kind,
             lr=self.plan.lr,
