@@ -18,11 +18,6 @@ files are first copied without the pages that only one of them reads (`--all-pag
 CPU seconds are user + system of the whole process tree. Compare figures of one sitting only.
 """
 
-import sys
-
-if __name__ == "__main__":
-    del sys.path[0]  # this folder: a tokenize.py in it would hide the standard library's
-
 import argparse
 import glob
 import gzip
@@ -31,6 +26,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter

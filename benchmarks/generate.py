@@ -17,13 +17,10 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-HERE = str(Path(__file__).resolve().parent)
-sys.path[:] = [p for p in sys.path if p != HERE]  # a neighbour has the name of a standard module
 SHAPE = {
     "family": "llama",
     "vocab_size": 49_152,

@@ -5,16 +5,12 @@ The same parquet files and the same tokenizer for all (32,768 ids, trained by ll
 measured); one cold process each, start-up and imports included; MB of UTF-8 text per CPU second of
 the whole process tree (Linux). The ids that were written are compared.
 
-usage: benchmarks/tokenize.py [--mb 100] [--text FILE.parquet|.jsonl|.txt] [-w WORKERS] [--work DIR]
-Without --text the text is drawn by a seeded generator; a smaller FILE is repeated, every 50th word
+usage: benchmarks/tokenize_speed.py [--mb 100] [--text FILE] [-w WORKERS] [--work DIR]
+Without --text (.parquet, .jsonl or .txt) it is drawn by a seeded generator; a smaller FILE is repeated, every 50th word
 replaced at random, so that no cache sees the same text twice. datatrove must be installed.
 """
 
 from __future__ import annotations
-
-import sys
-
-sys.path.pop(0)  # this file's folder: a module named tokenize there would hide Python's own
 
 import argparse
 import bisect
@@ -25,6 +21,7 @@ import random
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
