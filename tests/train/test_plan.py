@@ -24,7 +24,7 @@ def test_depth_4_suits_a_laptop():
     model = dial("qwen3", 4096, 4)
     plan = make_plan(model, train_tokens=2_000_000)
     assert (model.d_model, model.n_heads, model.n_kv_heads, model.d_ff) == (256, 4, 2, 704)
-    assert plan.seq_len == 256 and plan.batch_tokens == 8192
+    assert plan.seq_len == 256 and plan.batch_tokens == 2048
     assert plan.tokens == pytest.approx(8_000_000, rel=0.01) and "4 epochs" in plan.reason
 
 
@@ -55,6 +55,11 @@ def test_a_batch_of_broken_rows_is_refused_with_both_numbers():
 def test_a_width_without_heads_is_refused():
     with pytest.raises(UsageError, match="width=100 is not a multiple of head_dim=64"):
         dial("qwen3", 512, 4, width=100)
+
+
+def test_the_batch_doubles_with_each_layer():
+    tokens = [make_plan(dial("qwen3", 4096, d)).batch_tokens for d in (2, 4, 5, 8, 12, 16)]
+    assert tokens == [2048, 2048, 4096, 32_768, 524_288, 1_048_576]
 
 
 def test_the_learning_rate_falls_with_width():

@@ -34,12 +34,16 @@ class PretrainConfig:
     steps: int = setting(
         0, "updates; 0: 20 tokens a parameter, at most 4 epochs of the data", unit="updates"
     )
-    lr: float = setting(0.0, "peak learning rate; 0: 3e-3 at 256 wide, falling as 1/width")
+    lr: float = setting(
+        0.0, "peak learning rate; 0: 6e-3 (adamw 3e-3) at 256 wide, falling as 1/width"
+    )
     min_lr: float = setting(0.0, "at the end of the decay", unit="share of lr")
     warmup: float = setting(0.04, "linear learning-rate warmup", unit="share of the steps")
     decay: float = setting(0.3, "decay at the end, along 1 - sqrt", unit="share of the steps")
     optimizer: str = setting(
-        "auto", "auto: muon for hidden matrices, adamw under fsdp", choices=("auto", "adamw", "muon")
+        "auto",
+        "auto: muon for hidden matrices, adamw under fsdp",
+        choices=("auto", "adamw", "muon"),
     )
     beta1: float = setting(0.9, "AdamW's memory of gradients")
     beta2: float = setting(0.95, "AdamW's memory of squared gradients")
@@ -50,6 +54,11 @@ class PretrainConfig:
         "of matrix products; auto: bf16 where the machine has it",
         choices=("auto", "fp32", "bf16"),
     )
+    parallel: str = setting(
+        "ddp",
+        "several ranks: whole weights on each, or sharded (FSDP2; then auto means adamw)",
+        choices=("ddp", "fsdp"),
+    )
     seed: int = setting(0, "of first weights and data order")
     init: str = setting("", "model folder whose weights and shape to start from")
     extend: str = setting("", "finished run to train on, to `steps` in all, from where it decayed")
@@ -58,12 +67,6 @@ class PretrainConfig:
         "auto",
         "torch.compile; auto: when the run is long enough to pay for it",
         choices=("auto", "on", "off"),
-        payload=False,
-    )
-    parallel: str = setting(
-        "ddp",
-        "several ranks: whole weights on each, or sharded (FSDP2)",
-        choices=("ddp", "fsdp"),
         payload=False,
     )
     device: str = setting("auto", "auto, cpu, cuda, cuda:N", payload=False)
@@ -117,7 +120,7 @@ def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
     from llmctl.core import console
     from llmctl.core.hardware import GPUS, find_gpu, this_device
     from llmctl.train.estimate import estimate
-    from llmctl.train.shape import plan_of, shape_from, shape_of
+    from llmctl.train.shape import plan_of, shape_from, shape_of, uses_muon
 
     gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
     if gpu is None:
@@ -139,7 +142,7 @@ def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
         price=config.price,
         micro_batch=config.micro_batch,
         sharded=config.parallel == "fsdp",
-        muon=config.optimizer == "muon",
+        muon=uses_muon(config),
     )
     console.table("pretrain would take", ["what", "value"], rows)
 

@@ -73,21 +73,26 @@ def seq_len_at(depth: int) -> int:
 
 
 def batch_tokens_at(depth: int, horizon: int, seq_len: int) -> int:
-    """Tokens an update: 8,192 up to depth 4, doubling every 4/3 layers to 524,288 at 12, then 1M.
+    """Tokens an update: 2,048 up to depth 4, doubling with each layer to 524,288 at 12, then 1M.
 
     Never so many that fewer than 500 updates remain of the horizon: small runs want small batches
     (the critical batch grows with the tokens already seen; McCandlish et al. 2018, 1812.06162).
+    Measured at depth 4, AdamW, 393,216 tokens of synthetic pages, bits per byte: 1.43 in updates of
+    2,048 tokens, 1.66 of 4,096, 1.88 of 8,192.
     """
-    doublings = min(7, max(0, round((depth - 4) * 0.75)))
-    wanted = 8192 << doublings
+    wanted = 2048 << min(9, max(0, depth - 4))
     while wanted > seq_len and horizon / wanted < FEWEST_STEPS:
         wanted //= 2
     return max(wanted // seq_len, 1) * seq_len
 
 
-def lr_at(width: int) -> float:
-    """Peak learning rate of AdamW: 3e-3 at 256 wide, falling as 1/width (Yang et al. 2022)."""
-    return 3.0e-3 * min(1.0, 256 / width)
+def lr_at(width: int, muon: bool) -> float:
+    """Peak learning rate: 3e-3 at 256 wide, with Muon 6e-3, falling as 1/width (Yang et al. 2022).
+
+    Measured at depth 4, Muon, 393,216 tokens in updates of 2,048: bits per byte 0.68 at 3e-3, 0.54
+    at 6e-3.
+    """
+    return (6.0e-3 if muon else 3.0e-3) * min(1.0, 256 / width)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ def make_plan(
     steps: int = 0,
     batch_tokens: int = 0,
     lr: float = 0.0,
+    muon: bool = True,
     min_lr: float = 0.0,
     warmup: float = 0.04,
     decay: float = 0.3,
@@ -169,7 +175,7 @@ def make_plan(
         steps=steps,
         seq_len=seq_len,
         batch_tokens=batch_tokens,
-        lr=lr or lr_at(model.d_model),
+        lr=lr or lr_at(model.d_model, muon),
         min_lr=min_lr,
         warmup_steps=min(steps, math.ceil(warmup * steps)),
         decay_steps=min(steps, round(decay * steps)),

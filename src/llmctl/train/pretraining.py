@@ -35,7 +35,7 @@ from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import Optimizers, OptimSettings, gather
 from llmctl.train.plan import Plan
 from llmctl.train.report import draw_loss, say_plan
-from llmctl.train.shape import plan_of, shape_from, shape_of
+from llmctl.train.shape import plan_of, shape_from, shape_of, uses_muon
 
 SAMPLE_TOKENS = 48
 
@@ -209,12 +209,9 @@ class Pretraining:
         return model.to(world.device).train()
 
     def _optim(self) -> OptimSettings:
-        config, kind = self.config, self.config.optimizer
-        if kind == "auto":
-            plain = config.parallel == "fsdp" and self.world.size > 1
-            kind = "adamw" if plain else "muon"
+        config = self.config
         return OptimSettings(
-            kind=kind,
+            kind="muon" if uses_muon(config) else "adamw",
             lr=self.plan.lr,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,

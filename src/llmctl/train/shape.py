@@ -47,11 +47,16 @@ def shape_from(config: Any, given: ModelConfig, *, vocab_size: int) -> ModelConf
     return dataclasses.replace(given, max_seq_len=config.seq_len)
 
 
+def uses_muon(config: Any) -> bool:
+    """Whether hidden matrices get Muon; it cannot work on weights that FSDP has split."""
+    return config.optimizer == "muon" or (config.optimizer == "auto" and config.parallel != "fsdp")
+
+
 def plan_of(config: Any, model: ModelConfig, train_tokens: int) -> Plan:
     """The plan of a run over so many tokens (0: unknown)."""
-    lr = config.lr
+    lr, muon = config.lr, uses_muon(config)
     if config.init and not lr:
-        lr = lr_at(model.d_model) / 10  # weights that know something are not to be thrown about
+        lr = lr_at(model.d_model, muon) / 10  # weights that know something move little
     return make_plan(
         model,
         train_tokens=train_tokens,
@@ -59,6 +64,7 @@ def plan_of(config: Any, model: ModelConfig, train_tokens: int) -> Plan:
         steps=config.steps,
         batch_tokens=config.batch_tokens,
         lr=lr,
+        muon=muon,
         min_lr=config.min_lr,
         warmup=config.warmup,
         decay=config.decay,
