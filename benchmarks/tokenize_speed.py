@@ -6,7 +6,8 @@ measured); one cold process each, start-up and imports included; MB of UTF-8 tex
 the whole process tree (Linux). The ids that were written are compared.
 
 usage: benchmarks/tokenize_speed.py [--mb 100] [--text FILE] [-w WORKERS] [--work DIR]
-Without --text (.parquet, .jsonl or .txt) it is drawn by a seeded generator; a smaller FILE is repeated, every 50th word
+Without --text (.parquet, .jsonl or .txt) it is drawn by a seeded generator; a smaller FILE is
+repeated, every 50th word
 replaced at random, so that no cache sees the same text twice. datatrove must be installed.
 """
 
