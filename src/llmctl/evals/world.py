@@ -21,6 +21,7 @@ from llmctl.evals.bpb import bits_per_byte
 from llmctl.evals.facts import COLUMNS, Row, facts_by_exposure, read_facts
 from llmctl.infer.engine import Engine
 from llmctl.infer.sampling import SamplingParams
+from llmctl.infer.threads import idle_cores
 from llmctl.model.hf import load_model
 from llmctl.model.loss_head import loss_head
 from llmctl.model.transformer import Transformer
@@ -117,6 +118,7 @@ def _loss(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
 
 def open_subject(model: Path, tokens: Path) -> Subject:
     """Load a model folder in fp32 beside its tokens."""
+    torch.set_num_threads(idle_cores())
     loaded = load_model(model, dtype=torch.float32, device="cpu").eval()
     artifact = open_artifact(tokens, ("tokens",), reader="eval", verify=False)
     return Subject(loaded, Tokenizer.load(model), artifact)
