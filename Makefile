@@ -6,17 +6,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-TORCH ?= torch==2.13.0
 RECIPE ?= tiny
 RUN := runs/$(RECIPE)
 BIN := $(VENV)/bin
 LLMCTL := $(BIN)/llmctl
-FLAGS := $(if $(wildcard recipes/$(RECIPE).yaml),--recipe recipes/$(RECIPE).yaml,--recipe $(RECIPE))
+FLAGS := --recipe recipes/$(RECIPE).yaml
 READY := $(VENV)/.ready
 
 .PHONY: help tiny test check stages install clean run
+# Each artifact is made once; a stage that finds its own run finished says so, and --force replaces
+# what another recipe or other inputs left in its place.
 .SECONDARY:  # finished artifacts are not intermediates
-.DELETE_ON_ERROR:
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ install: $(READY)  ## the environment in .venv
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
@@ -41,20 +41,20 @@ run: $(RUN)/eval/manifest.json  ## the whole run of RECIPE=name
 	@cat $(RUN)/eval/report.txt
 	@echo; $(LLMCTL) inspect $(RUN)
 
-$(RUN)/synth/manifest.json: $(READY)
-	$(LLMCTL) synth $(FLAGS) -o $(@D)
+$(RUN)/synth/manifest.json: $(READY) recipes/$(RECIPE).yaml
+	$(LLMCTL) synth $(FLAGS) -o $(@D) --force && touch $@
 
 $(RUN)/crawl-filter/manifest.json: $(RUN)/synth/manifest.json
-	$(LLMCTL) crawl-filter $(<D) $(FLAGS) -o $(@D)
+	$(LLMCTL) crawl-filter $(<D) $(FLAGS) -o $(@D) --force && touch $@
 
 $(RUN)/tokenize/manifest.json: $(RUN)/crawl-filter/manifest.json
-	$(LLMCTL) tokenize $(<D) $(FLAGS) -o $(@D)
+	$(LLMCTL) tokenize $(<D) $(FLAGS) -o $(@D) --force && touch $@
 
 $(RUN)/pretrain/manifest.json: $(RUN)/tokenize/manifest.json
-	$(LLMCTL) pretrain $(<D) $(FLAGS) -o $(@D)
+	$(LLMCTL) pretrain $(<D) $(FLAGS) -o $(@D) --force && touch $@
 
 $(RUN)/eval/manifest.json: $(RUN)/pretrain/manifest.json
-	$(LLMCTL) eval $(<D) $(FLAGS) -o $(@D)
+	$(LLMCTL) eval $(<D) $(FLAGS) -o $(@D) --force && touch $@
 
 test: check  ## style, types and every test
 	$(BIN)/python -m pytest
