@@ -1,7 +1,6 @@
 """Bins do not depend on workers, order of work or interruptions; every document is in one split."""
 
 import hashlib
-import os
 import random
 
 import numpy as np
@@ -15,7 +14,6 @@ from llmctl.data.bins import TokenBins
 from llmctl.data.documents import find_sources, plan_units
 from llmctl.data.encode import encode_documents, in_validation, sample_texts, split_threshold
 from llmctl.data.shards import EncodePlan, SplitWriter
-from llmctl.data.workers import ordered_map
 from llmctl.tokenizer.train import train
 
 WORDS = "the river runs past a mill into Dunmore 1847 naïve 漢字 don't <|endoftext|>".split()
@@ -216,28 +214,3 @@ def test_the_sample_leaves_validation_out_and_keeps_its_size(parquet, texts, tok
     assert set(few) <= set(everything)
     assert 10_000 < sum(len(t.encode()) for t in few) < 50_000
     assert few == list(sample_texts(plan, 20_000))
-
-
-def crashing(task, careful):
-    if task == 2 and not careful:
-        os._exit(9)
-    return task * 10, careful
-
-
-def always_crashing(task, careful):
-    os._exit(9)
-
-
-def nothing():
-    pass
-
-
-def test_a_killed_worker_is_replaced_and_its_tasks_done_again():
-    results = list(ordered_map(crashing, range(6), 2, nothing, ()))
-    assert [r[0] for r in results] == [0, 10, 20, 30, 40, 50]
-    assert results[2][1]
-
-
-def test_a_task_that_kills_two_workers_is_an_error():
-    with pytest.raises(LlmctlError, match="killed twice"):
-        list(ordered_map(always_crashing, range(3), 2, nothing, ()))

@@ -18,11 +18,11 @@ import numpy as np
 
 from llmctl.core.errors import BadInput, LlmctlError
 from llmctl.core.seeds import derive
+from llmctl.core.workers import ordered_map
 from llmctl.data.bins import FORMATS
 from llmctl.data.documents import Unit
 from llmctl.data.rows import OK, REPLACED, Rows, read_unit
 from llmctl.data.shards import SPLITS, STATE, Block, EncodePlan, SplitWriter
-from llmctl.data.workers import ordered_map
 from llmctl.tokenizer.bpe import FILE, Tokenizer
 
 _WHOLE = 1 << 64
@@ -206,7 +206,14 @@ def encode_documents(plan: EncodePlan, bar: Any) -> dict[str, Any]:
             (n, (writers[0].first_row(n), writers[1].first_row(n)))
             for n in range(start, len(plan.units))
         ]
-        results = ordered_map(encode_unit, tasks, plan.workers, start_worker, (plan,))
+        results = ordered_map(
+            encode_unit,
+            tasks,
+            plan.workers,
+            start_worker,
+            (plan,),
+            name=lambda task: str(plan.units[task[0]].source.path),
+        )
         for (number, _), result in zip(tasks, results):
             first, text = 0, 0
             for block in _blocks(result):

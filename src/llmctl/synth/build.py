@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmctl.core.files import remove_temporaries
-from llmctl.core.signals import die_with_parent
+from llmctl.core.hardware import cpu_count
+from llmctl.core.workers import ordered_map
 from llmctl.synth.chat import conversation_rows
 from llmctl.synth.facts import Fact
 from llmctl.synth.plan import Plan, cast_of
@@ -39,29 +37,17 @@ def _part(parts: Path, index: int) -> Path:
     return parts / f"truth-{index:05d}.parquet"
 
 
-def _shard(plan: Plan, index: int, folder: Path) -> int:
+def _shard(task: tuple[Plan, int, Path], careful: bool) -> int:
+    plan, index, folder = task
     return write_shard(plan, index, folder / "warc", _part(folder / "parts", index))
 
 
-def _in_processes(plan: Plan, todo: list[int], folder: Path, workers: int) -> Iterator[int]:
-    """Pages of each finished shard, as they finish; at most two shards a worker are queued."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
-        running: set[Future[int]] = set()
-        try:
-            for index in todo:
-                if len(running) >= 2 * workers:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-                running.add(pool.submit(_shard, plan, index, folder))
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            raise
+def _shard_name(task: tuple[Plan, int, Path]) -> str:
+    return str(task[2] / "warc" / warc_name(task[1]))
+
+
+def _no_start() -> None:
+    """A shard's worker makes what it needs from the plan."""
 
 
 def build_web(
@@ -79,13 +65,10 @@ def build_web(
         (folder / "parts").mkdir(exist_ok=True)
         todo = _missing(plan, folder)
         advance(plan.n_pages - sum(_pages(plan, index) for index in todo))
-        workers = min(workers or os.cpu_count() or 1, len(todo))
-        if workers > 1:
-            for pages in _in_processes(plan, todo, folder, workers):
-                advance(pages)
-        else:
-            for index in todo:
-                advance(_shard(plan, index, folder))
+        tasks = [(plan, index, folder) for index in todo]
+        workers = workers or cpu_count()
+        for pages in ordered_map(_shard, tasks, workers, _no_start, (), name=_shard_name):
+            advance(pages)
         merge([_part(folder / "parts", i) for i in range(plan.n_shards)], truth)
     for part in sorted((folder / "parts").glob("*")):
         part.unlink()

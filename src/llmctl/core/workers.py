@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from llmctl.core.errors import LlmctlError
+from llmctl.core.errors import IoError_
 from llmctl.core.signals import die_with_parent
 
 AHEAD = 2  # tasks a worker may be ahead of the reader
@@ -34,12 +34,13 @@ def ordered_map(
     workers: int,
     initializer: Callable[..., None],
     arguments: tuple[Any, ...],
+    name: Callable[[Any], str],
 ) -> Iterator[Any]:
     """function(task, careful) for each task, results in the order of tasks.
 
     One worker: this process does it. A worker that is killed, by a crash in a library or for
     memory, is replaced, and the tasks then under way are done again with careful=True; once more:
-    an error.
+    IoError_ (74), which says name(task), the file a task is about.
     """
     if workers <= 1 or len(tasks) <= 1:
         initializer(*arguments)
@@ -52,26 +53,37 @@ def ordered_map(
     pool = _pool(n, initializer, arguments)
     try:
         while ahead or waiting:
-            while ahead and len(waiting) < AHEAD * n:
-                task, careful = ahead.pop()
-                waiting.append(((task, careful), pool.submit(function, task, careful)))
-            (task, careful), future = waiting.popleft()
             try:
-                result = future.result()
+                while ahead and len(waiting) < AHEAD * n:
+                    waiting.append((ahead[-1], pool.submit(function, *ahead[-1])))
+                    ahead.pop()
+                result = waiting[0][1].result()
             except BrokenProcessPool:
-                if careful:
-                    raise LlmctlError(
-                        f"a worker was killed twice at {task}; out of memory? use fewer --workers"
-                    ) from None
-                redo = [task, *(t for (t, _), _ in waiting)]
+                ahead += reversed(_again(waiting, name))
                 waiting.clear()
-                ahead += [(t, True) for t in reversed(redo)]
                 _stop(pool)
                 pool = _pool(n, initializer, arguments)
                 continue
+            waiting.popleft()
             yield result
     finally:
         _stop(pool)
+
+
+def _again(
+    waiting: Iterable[tuple[tuple[Any, bool], Future[Any]]], name: Callable[[Any], str]
+) -> list[tuple[Any, bool]]:
+    """What a broken pool had, to be done again: with care what it did not finish."""
+    jobs = []
+    for (task, careful), future in waiting:
+        lost = isinstance(future.exception(), BrokenProcessPool)  # all are told, sooner or later
+        if lost and careful and not jobs:
+            raise IoError_(
+                f"{name(task)}: the worker on it was killed twice, for memory perhaps; lower "
+                "workers and run the same command again"
+            ) from None
+        jobs.append((task, careful or lost))
+    return jobs
 
 
 def _stop(pool: Any) -> None:
