@@ -1,6 +1,7 @@
 """Extraction: a page that hangs, crashes or swells the parser costs itself; verdicts repeat."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from datatrove.data import Document
 
 from llmctl.web import extract_child
 from llmctl.web.blocks import Task
-from llmctl.web.extract import Child, Ledger, MainText, PageKilled, over_cap
+from llmctl.web.extract import Child, Ledger, MainText, PageKilled, _without_scripts, over_cap
 
 
 def strange(html: str) -> str:
@@ -90,6 +91,24 @@ def test_caps_go_before_the_clock():
     picture = "<p>text<img alt='a b' src='data:image/png;base64," + "A/b+" * 90_000 + "'>"
     assert over_cap(picture + "<script>if (a<b " + "x y=1 " * 60_000 + "</script>", 1000) is None
     assert over_cap("<p>text</p><br>" * 20_000, 100_000) is None
+
+
+def test_scripts_are_taken_out_in_linear_time():
+    for page in (
+        "a<script>b<c</script >d<STYLE x='<'>e</style\n>f<script/>g",
+        "<script>a</style>b</Script><style>c<style>d</style>e<scripts>f</script>",
+        "<style>a<script>b</style>c</script>d<script>e",
+    ):
+        whole = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+        assert _without_scripts(page) == whole.sub("", page)
+    begun = time.process_time()
+    for name in ("script", "style"):
+        page = f"<{name} x>{'y' * 50}" * 50_000 + "<p " + "x" * 30_000
+        assert _without_scripts(page) == page
+        assert over_cap(page, 100_000) is None or over_cap(page, 100_000).rule == "too_deep"
+    closed = ("<style>" + "<script x>" * 50_000 + "</script>") * 2
+    assert _without_scripts(closed) == closed.replace("<script x>" * 50_000 + "</script>", "")
+    assert time.process_time() - begun < 5
 
 
 def test_trafilatura_finds_the_text_and_forgets_the_page_before():

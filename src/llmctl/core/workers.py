@@ -74,7 +74,7 @@ def _again(
     waiting: Iterable[tuple[tuple[Any, bool], Future[Any]]], name: Callable[[Any], str]
 ) -> list[tuple[Any, bool]]:
     """What a broken pool had, to be done again: with care what it did not finish."""
-    jobs = []
+    jobs: list[tuple[Any, bool]] = []
     for (task, careful), future in waiting:
         lost = isinstance(future.exception(), BrokenProcessPool)  # all are told, sooner or later
         if lost and careful and not jobs:

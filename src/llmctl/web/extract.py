@@ -35,7 +35,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 _VOID = frozenset(
     "area base br col embed hr img input link meta param source track wbr !doctype !-- ?xml".split()
 )
-_SCRIPT = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_OPENER = re.compile(r"<(script|style)\b", re.IGNORECASE)
+_CLOSERS = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style")}
 _ATTRIBUTE = re.compile(r"""[^\s=>"']+(?:\s{0,9}=\s{0,9}(?:"[^"]*"|'[^']*'|[^\s>"']*))?""")
 _TAG = re.compile(r"<(/?)([a-zA-Z!?][a-zA-Z0-9\-]*)")
 
@@ -118,9 +119,29 @@ def _most_attributes(html: str) -> int:
     """Attributes of the start tag that has most, among tags long enough to matter."""
     if max(map(len, html.split("<"))) < LONG_TAG:
         return 0
-    pieces = _SCRIPT.sub("", html).split("<")  # `a<b` in a script is no tag
+    pieces = _without_scripts(html).split("<")  # `a<b` in a script is no tag
     tags = (piece for piece in pieces if len(piece) >= LONG_TAG and piece[:1].isalpha())
     return max((sum(1 for _ in _ATTRIBUTE.finditer(tag)) - 1 for tag in tags), default=0)
+
+
+def _without_scripts(html: str) -> str:
+    """The page without its scripts and styles; one that is never closed stays.
+
+    In time linear in the page: once a name has no closer left, it is not looked for again. (One
+    regular expression for opener to closer looks to the page's end from every unclosed opener.)
+    """
+    kept, at, search = [], 0, 0
+    left = dict(_CLOSERS)
+    while left and (opener := _OPENER.search(html, search)):
+        search, name = opener.end(), opener[1].lower()
+        if name not in left:
+            continue
+        if closer := left[name].search(html, search):
+            kept.append(html[at : opener.start()])
+            at = search = closer.end()
+        else:
+            del left[name]
+    return "".join([*kept, html[at:]])
 
 
 def _depth(html: str) -> int:
