@@ -56,7 +56,7 @@ def make(folder, path, tokenizer, *, unit_bytes=4000, val=0.2, **changes):
         units = plan_units(find_sources([path]), "text")
     finally:
         documents.UNIT_BYTES = before
-    below = split_threshold(units, "text", 0, val, False)
+    below = split_threshold(units, "text", 0, val, changes.get("skip_damaged", False))
     facts = {"shard_tokens": 1500, "dtype": "uint16", "encoder": "tiktoken"} | changes
     plan = EncodePlan(folder, units, "text", below, 0, **facts)
     return encode_documents(plan, Bar())
@@ -202,6 +202,35 @@ def test_damage_can_be_skipped_and_is_recorded(tmp_path, tokenizer):
     counts = make(tmp_path / "yes", docs, tokenizer, val=0.0, skip_damaged=True)
     assert "a.jsonl.gz: damaged" in counts["damaged"][0]
     assert decoded(tmp_path / "yes", tokenizer)["train"][-1] == "whole"
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_skipped_damage_outlives_an_interruption(tmp_path, tokenizer, monkeypatch, stop):
+    import gzip
+
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    rows = "".join(f'{{"text": "{i} abc def"}}\n' for i in range(400)).encode()
+    for name in "ac":
+        packed = gzip.compress(rows)
+        (docs / f"{name}.jsonl.gz").write_bytes(packed[: len(packed) - 100])
+    for name in "bd":
+        (docs / f"{name}.jsonl").write_bytes(rows)
+    whole = make(tmp_path / "whole", docs, tokenizer, skip_damaged=True)
+    assert [d.split(":")[0][-10:] for d in whole["damaged"]] == ["a.jsonl.gz", "c.jsonl.gz"]
+    close, published = SplitWriter.close, []
+
+    def counted(self, position):
+        close(self, position)
+        published.append(self.shard)
+        if len(published) == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SplitWriter, "close", counted)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "out", docs, tokenizer, skip_damaged=True)
+    assert make(tmp_path / "out", docs, tokenizer, skip_damaged=True) == whole
+    assert payload(tmp_path / "out") == payload(tmp_path / "whole")
 
 
 def test_the_sample_leaves_validation_out_and_keeps_its_size(parquet, texts, tokenizer, tmp_path):

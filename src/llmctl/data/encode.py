@@ -195,9 +195,9 @@ def encode_documents(plan: EncodePlan, bar: Any) -> dict[str, Any]:
     (plan.folder / STATE).mkdir(exist_ok=True)
     for spool in (plan.folder / STATE).glob("*.spool"):
         spool.unlink()
-    writers = [SplitWriter(plan, split, tokenizer) for split in SPLITS]
+    damaged: dict[int, str] = {}
+    writers = [SplitWriter(plan, split, tokenizer, damaged=damaged) for split in SPLITS]
     problems: list[str] = []
-    damaged: list[str] = []
     try:
         for writer in writers:
             writer.resume()
@@ -222,7 +222,8 @@ def encode_documents(plan: EncodePlan, bar: Any) -> dict[str, Any]:
                 first += len(block.rows)
                 text += int(block.rows[:, 2].sum())
                 problems += [block.problem] if block.problem else []
-                damaged += [block.damage] if block.damage else []
+                if block.damage:
+                    damaged[number] = block.damage
             bar.advance(text)
             _check_bad(writers, problems, plan.max_bad, rows_wanted=1000)
         _check_bad(writers, problems, plan.max_bad, rows_wanted=1)
@@ -235,7 +236,7 @@ def encode_documents(plan: EncodePlan, bar: Any) -> dict[str, Any]:
     shutil.rmtree(plan.folder / STATE)
     return {
         **{w.split: vars(w.counts) | {"shards": w.shard} for w in writers},
-        "damaged": damaged,
+        "damaged": [damaged[number] for number in sorted(damaged)],
     }
 
 

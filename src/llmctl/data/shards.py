@@ -1,7 +1,8 @@
 """The shards of a split: filled in the order of the input, resumed behind the last whole one.
 
 Beside each finished shard lies, in state/, the position where the next one of its split begins:
-(unit, row, ids of that row already written), and what was counted up to there.
+(unit, row, ids of that row already written), what was counted up to there, and the damage that was
+skipped before it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class SplitWriter:
     split: str
     tokenizer: Tokenizer
     counts: Counts = field(default_factory=Counts)
+    damaged: dict[int, str] = field(default_factory=dict)  # unit: what; both splits share it
     position: tuple[int, int, int] = (0, 0, 0)  # unit, row, tokens of it already written
     shard: int = 0
     _writer: BinWriter | None = None
@@ -95,6 +97,7 @@ class SplitWriter:
                 break
             self.counts = Counts(**facts["counts"])
             self.position = tuple(facts["next"])
+            self.damaged.update({int(unit): what for unit, what in facts["damaged"].items()})
             self.shard += 1
         for path in folder.glob(f"{self.split}-*"):
             if int(path.stem.split("-")[1]) >= self.shard:
@@ -152,7 +155,11 @@ class SplitWriter:
         """Publish the shard; its state comes first, so a shard is never without one."""
         writer, self._writer = self._open(), None
         self.position = next_position
-        facts = {"next": list(next_position), "counts": vars(self.counts)}
+        facts = {
+            "next": list(next_position),
+            "counts": vars(self.counts),
+            "damaged": self.damaged,
+        }
         write_json(self._state(self.shard), facts)
         writer.finish()
         self.shard += 1
