@@ -60,7 +60,7 @@ def test_empty_pipe_is_told_and_starts_nothing(llmctl, tmp_path):
 def test_exit_code_table_is_printed(llmctl):
     done = llmctl("help", "exit-codes")
     assert done.returncode == 0
-    for code in (0, 2, 65, 66, 70, 71, 73, 74, 75, 76, 77, 78, 79, 130):
+    for code in (0, 2, 65, 66, 70, 71, 73, 74, 75, 76, 77, 78, 79, 130, 141):
         assert f"\n{code} " in done.stdout
 
 
@@ -69,3 +69,33 @@ def test_show_config_says_where_each_value_came_from(llmctl):
     assert done.returncode == 0, done.stderr
     line = next(x for x in done.stdout.splitlines() if x.strip().startswith("vocab_size:"))
     assert "512" in line and "command line" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ZeroDivisionError(), 70)],
+)
+def test_what_a_stage_raises_reaches_the_exit_code(monkeypatch, capsys, error, code):
+    from llmctl import cli, pipeline
+
+    def fail(request):
+        raise error
+
+    monkeypatch.setattr(pipeline, "execute", fail)
+    monkeypatch.setattr(cli.os, "dup2", lambda a, b: None)
+    monkeypatch.setattr(cli.signals, "install", lambda: None)
+    assert cli.main(["synth", "-o", "x"]) == code
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and ("llmctl: error[" in said) is (code != 141)
+
+
+def test_lost_rank_behind_a_closed_connection_is_not_a_closed_pipe(monkeypatch):
+    from llmctl import cli, pipeline
+    from llmctl.core.errors import RankLost
+
+    def fail(request):
+        raise RankLost("rank 1 was lost") from BrokenPipeError()
+
+    monkeypatch.setattr(pipeline, "execute", fail)
+    monkeypatch.setattr(cli.signals, "install", lambda: None)
+    assert cli.main(["synth", "-o", "x"]) == 79

@@ -130,3 +130,38 @@ def test_pipe_under_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(UsageError, match="--nproc"):
         find_inputs(TOY, [], None)
+
+
+def test_what_varies_stays_outside_the_id_also_with_ranks(monkeypatch):
+    def run_timed(config, inputs, draft):
+        (draft.path / "copy.txt").write_text("same")
+        (draft.path / "log.txt").write_text(str(next(clock)))
+        return {}
+
+    clock = iter(range(10))
+    stage = Stage(**{**vars(TOY), "run": run_timed, "volatile": ("log.txt",)})
+    monkeypatch.setattr(pipeline, "load_stage", {"toy": stage}.__getitem__)
+    first = pipeline.run("toy", "in.txt", out="a")
+    monkeypatch.setattr(ToyConfig, "nproc", 2, raising=False)
+    monkeypatch.setattr(
+        "llmctl.core.ranks.start_ranks", lambda n, task, folder: pipeline.run_rank(task)
+    )
+    second = pipeline.run("toy", "in.txt", out="b")
+    assert first.id == second.id
+
+
+def test_remote_input_is_for_stages_that_read_it():
+    with pytest.raises(UsageError, match="reads local files"):
+        pipeline.run("toy", "https://a.example/x.txt")
+
+
+def test_plain_word_is_never_taken_for_a_folder_of_that_name(tmp_path):
+    before = pipeline.run("toy", "in.txt", extra="gpt2").path
+    (tmp_path / "gpt2").mkdir()
+    assert pipeline.run("toy", "in.txt", extra="gpt2").path == before
+
+
+def test_command_shown_to_users_asks_for_the_same_run():
+    words = pipeline.Request(stage="toy", inputs=["a"], overrides={"pii": ("x,y", "z")}).argv()
+    assert words == ["llmctl", "toy", "a", "--pii", "x,y", "--pii", "z"]
+    assert pipeline.Request(stage="toy", overrides={"pii": ()}).argv()[2:] == ["--set", "pii="]

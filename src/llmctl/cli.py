@@ -42,12 +42,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         signals.install()
         return _app(argv)(list(argv), prog_name="llmctl", standalone_mode=False) or 0
-    except BaseException as error:
-        if isinstance(error.__context__ or error, BrokenPipeError):  # typer makes it SystemExit(1)
+    except BaseException as raised:
+        error = _unwrapped(raised)
+        if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains at exit
             return 141
         if debug and not isinstance(error, LlmctlError):
-            traceback.print_exc()
+            traceback.print_exception(error)
         return _explain(error)
 
 
@@ -58,6 +59,7 @@ def rank_main() -> int:
 
     task = json.loads(os.environ[ranks.TASK])
     os.dup2(2, 1)  # a rank has nothing to say on stdout
+    signals.die_with_parent()  # else a killed run's ranks would go on writing into its folder
     try:
         signals.install()
         ranks.report_rank(task, {"stats": run_rank(task)})
@@ -69,6 +71,23 @@ def rank_main() -> int:
             known = LlmctlError(f"{type(error).__name__}: {error}; a bug of llmctl")
         ranks.report_rank(task, {"code": known.code, "message": str(known), "at": time.time()})
         return known.code
+
+
+class _Carried(Exception):
+    """Takes a stage's error past typer, which makes exits of its own of Ctrl-C and closed pipes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _unwrapped(raised: BaseException) -> BaseException:
+    """The error itself, also when a printing command's closed pipe has become a SystemExit."""
+    if isinstance(raised, _Carried):
+        return raised.error
+    if isinstance(raised, SystemExit) and isinstance(raised.__context__, BrokenPipeError):
+        return raised.__context__
+    return raised
 
 
 def _explain(error: BaseException) -> int:
@@ -209,7 +228,10 @@ def _command(stage: Stage) -> Any:
             where = "--" + name.replace("_", "-")
             typed = knob.type in (bool, tuple)
             overrides[name] = knob.coerce(value, where) if typed else knob.parse(value, where)
-        return _run(stage, overrides, common)
+        try:
+            return _run(stage, overrides, common)
+        except BaseException as error:
+            raise _Carried(error) from error
 
     command.__signature__ = inspect.Signature([*_common(stage), *parameters])  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in [*_common(stage), *parameters]}

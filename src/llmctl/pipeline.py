@@ -47,7 +47,8 @@ class Request:
         words += ["-o", self.out] if self.out else []
         for key, value in self.overrides.items():
             if isinstance(value, tuple):  # a word of it may hold a comma, which --set would split
-                words += [w for v in value for w in (f"--{key.replace('_', '-')}", v)]
+                flag = f"--{key.replace('_', '-')}"
+                words += [w for v in value for w in (flag, v)] or ["--set", f"{key}="]
             else:
                 words += ["--set", f"{key}={value}"]
         return words
@@ -112,7 +113,9 @@ def execute(request: Request) -> Artifact | None:
         _follow_rank_0(stage, config, inputs, out, record)
         return None
     started = time.monotonic()
-    with open_draft(out, stage.writes, record, force=request.force) as draft:
+    with open_draft(
+        out, stage.writes, record, force=request.force, volatile=stage.volatile
+    ) as draft:
         if isinstance(draft, Artifact):
             console.info(f"{stage.name}: already there, nothing to do")
             return draft
@@ -151,7 +154,7 @@ def run_record(
     references = [i.reference() for i in inputs]
     for name in stage.path_settings:
         value = chosen.get(name)
-        if isinstance(value, str) and value and (os.path.exists(value) or "://" in value):
+        if isinstance(value, str) and names_a_path(value):
             kinds = ("documents", "tokens", "model", "web", "conversations", "foreign")
             side = open_artifact(value, kinds, reader=f"--{name}", verify=request.verify)
             references.append({**side.reference(), "setting": name})
@@ -167,6 +170,12 @@ def run_record(
         "inputs": references,
         "argv": request.argv(),
     }
+
+
+def names_a_path(value: str) -> bool:
+    """Whether a setting's word means a path: a plain word such as gpt2 never does, ./gpt2 does."""
+    plain = os.sep not in value and "." not in value
+    return bool(value) and not plain and (os.path.exists(value) or "://" in value)
 
 
 def open_inputs(stage: Stage, request: Request, *, make_default: bool) -> list[Artifact]:
@@ -188,6 +197,8 @@ def open_inputs(stage: Stage, request: Request, *, make_default: bool) -> list[A
         raise UsageError(f"{stage.name} needs an INPUT")
     if stage.raw_inputs:
         return [Artifact(Path(path), "foreign") for path in paths]
+    if remote := [p for p in paths if "://" in p and not stage.remote]:
+        raise UsageError(f"{stage.name} reads local files, got {remote[0]}; fetch it first")
     unique = list(dict.fromkeys(paths))
     if len(unique) < len(paths):
         console.warn(f"{len(paths) - len(unique)} INPUT named twice, read once")

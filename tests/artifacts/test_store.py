@@ -24,11 +24,10 @@ def record(**settings):
 
 
 def make(folder, payload=b"payload", **settings):
-    with open_draft(folder, "toy", record(**settings)) as draft:
+    with open_draft(folder, "toy", record(**settings), volatile=("log.txt",)) as draft:
         assert isinstance(draft, Draft)
         (draft.path / "data.bin").write_bytes(payload)
         (draft.path / "log.txt").write_text("took 3 s")
-        draft.volatile("log.txt")
         return draft.commit({"n": 1})
 
 
@@ -86,6 +85,29 @@ def test_unfinished_run_is_resumed_and_not_read(tmp_path):
     with open_draft(tmp_path / "a", "toy", record()) as draft:
         assert draft.resuming and (draft.path / "part-0").exists()
         assert draft.remember("threads", 8) == 2
+
+
+def test_killed_before_its_first_file_is_no_obstacle(tmp_path):
+    (tmp_path / "run.json.tmp.12.abcd").write_text("{")
+    with open_draft(tmp_path, "toy", record()) as draft:
+        assert isinstance(draft, Draft)
+
+
+def test_emptying_killed_half_way_is_still_replaceable(tmp_path, monkeypatch):
+    make(tmp_path / "a", seed=1)
+
+    def killed(*words, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.iterdir", killed)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_draft(tmp_path / "a", "toy", record(seed=2), force=True),
+    ):
+        pass
+    monkeypatch.undo()
+    with open_draft(tmp_path / "a", "toy", record(seed=2), force=True) as draft:
+        assert isinstance(draft, Draft) and not (draft.path / "data.bin").exists()
 
 
 def test_foreign_folder_is_never_overwritten(tmp_path):

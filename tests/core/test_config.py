@@ -99,6 +99,8 @@ def test_recipe_faults_are_named(tmp_path):
         recipe("toi:\n  steps: 3\n")
     with pytest.raises(UsageError, match="not valid YAML"):
         recipe("toy: [1,\n")
+    with pytest.raises(UsageError, match="not valid YAML"):
+        recipe("toy: 2020-13-45\n")
     with pytest.raises(UsageError, match="unknown recipe 'tinny'; did you mean 'tiny'"):
         read_recipe("tinny", ["toy"])
     with pytest.raises(NoInput):

@@ -66,6 +66,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise Mismatch(
             f"{path}: format {manifest['format']}, this llmctl reads up to {FORMAT}; update llmctl"
         )
+    if type(manifest["created"].get("config")) is not dict or not all(
+        isinstance(i, dict) and {"path", "kind", "id"} <= i.keys() for i in manifest["inputs"]
+    ):
+        raise Mismatch(f"{path}: says not what made it from what; make the artifact again")
     for file in manifest["files"]:
         name = file.get("name") if isinstance(file, dict) else None
         if not isinstance(name, str) or name.startswith("/") or ".." in Path(name).parts:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,9 @@ def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts) or relative.name in BOOKKEEPING
 
 
+_REMOTE_MARKS = ("ETag", "etag", "Content-MD5", "mtime", "LastModified", "Last-Modified")
+
+
 def _remote_id(url: str) -> str:
     """Size and ETag (or modification time) of a remote file, through fsspec."""
     import fsspec
@@ -95,9 +98,13 @@ def _remote_id(url: str) -> str:
     try:
         fs, path = fsspec.url_to_fs(url)
         facts = fs.info(path)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise NoInput(f"{url}: {error}; pip install 'llmctl[remote]'") from None
+    except (OSError, ValueError) as error:
         raise NoInput(f"{url}: cannot be read ({error}); check the address") from None
-    mark = next((facts[k] for k in ("ETag", "etag", "mtime", "LastModified") if facts.get(k)), "")
+    mark = next((facts[k] for k in _REMOTE_MARKS if facts.get(k)), None)
+    if mark is None:  # nothing tells its content: at least it is not taken for another address
+        mark = url
     return hashlib.sha256(f"{facts.get('size')} {mark}".encode()).hexdigest()
 
 
@@ -149,11 +156,7 @@ class Draft:
     kind: str
     resuming: bool  # an earlier run with this fingerprint left finished parts here
     run: dict[str, Any]  # run.json: stage, fingerprint, settings, inputs, argv
-    _volatile: list[str] = field(default_factory=list)
-
-    def volatile(self, *names: str) -> None:
-        """Name files and folders that vary by nature (times, speeds) and stay outside the id."""
-        self._volatile += names
+    volatile: tuple[str, ...] = ()  # files and folders that vary by nature and stay outside the id
 
     def remember(self, key: str, value: Any) -> Any:
         """A fact decided once and kept for later resumes of this run; returns the first value."""
@@ -171,7 +174,7 @@ class Draft:
             with open(path, "rb") as handle:
                 os.fsync(handle.fileno())
             entry = {"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            if name in self._volatile or any(name.startswith(f"{v}/") for v in self._volatile):
+            if name in self.volatile or any(name.startswith(f"{v}/") for v in self.volatile):
                 entry["volatile"] = True
             files.append(entry)
         manifest = {
@@ -187,6 +190,7 @@ class Draft:
                 "argv": self.run["argv"],
                 "version": self.run["version"],
                 "config": self.run["config"],
+                "decided": self.run.get("decided", {}),
             },
             "inputs": self.run["inputs"],
             "files": files,
@@ -199,7 +203,12 @@ class Draft:
 
 @contextlib.contextmanager
 def open_draft(
-    path: Path, kind: str, run: dict[str, Any], *, force: bool = False
+    path: Path,
+    kind: str,
+    run: dict[str, Any],
+    *,
+    force: bool = False,
+    volatile: tuple[str, ...] = (),
 ) -> Iterator[Draft | Artifact]:
     """The folder to fill for this run, locked; or the finished artifact when it is there already.
 
@@ -212,6 +221,7 @@ def open_draft(
     if not path.is_dir():
         raise OutputBusy(f"{path}: exists and is no folder; choose another -o")
     with _lock(path):
+        remove_temporaries(path)  # a writer killed in the middle may have left some, run.json's too
         held, finished = _held(path)
         if held is None and any(p.name != LOCK for p in path.iterdir()):
             raise OutputBusy(f"{path}: not empty and no run of llmctl; choose another -o")
@@ -222,19 +232,26 @@ def open_draft(
                 yield Artifact(path, held["kind"], held)
                 return
         elif held is not None and same:
-            remove_temporaries(path)
-            yield Draft(path, kind, True, {**run, "decided": held.get("decided", {})})
+            decided = {**run, "decided": held.get("decided", {})}
+            yield Draft(path, kind, True, decided, volatile)
             return
         if held is not None and not force:
             raise OutputBusy(
                 f"{path}: holds another run, differing in {_difference(held, run)}; "
                 "choose another -o, or replace it with --force"
             )
-        for old in path.iterdir():
-            if old.name != LOCK:
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        write_json(path / RUN, run)
-        yield Draft(path, kind, False, dict(run))
+        _replace(path, run)
+        yield Draft(path, kind, False, dict(run), volatile)
+
+
+def _replace(path: Path, run: dict[str, Any]) -> None:
+    """Empty a folder for a new run. Killed half-way, the folder is still known as a run's."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    write_json(path / RUN, {**run, "fingerprint": "emptying"})
+    for old in path.iterdir():
+        if old.name not in (LOCK, RUN):
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    write_json(path / RUN, run)
 
 
 def _intact(path: Path, manifest: Mapping[str, Any]) -> bool:

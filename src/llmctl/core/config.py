@@ -247,7 +247,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     content = {} if content is None else content
     if not isinstance(content, dict):

@@ -70,6 +70,7 @@ class Cancelled(LlmctlError):
 
 
 OK = (0, "ok", "done: the artifact is complete")
+CLOSED_PIPE = (141, "closed-pipe", "whoever read stdout has gone, as in `| head`")
 ERRORS: tuple[type[LlmctlError], ...] = (
     UsageError,
     BadInput,
@@ -88,11 +89,13 @@ ERRORS: tuple[type[LlmctlError], ...] = (
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DEVICE = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EACCES}
+_DEVICE |= {errno.EPERM}
+_NAME = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def exit_code_rows() -> list[tuple[int, str, str]]:
     """Every exit code with its name and meaning, in numeric order."""
-    return sorted([OK, *((e.code, e.name, e.meaning) for e in ERRORS)])
+    return sorted([OK, CLOSED_PIPE, *((e.code, e.name, e.meaning) for e in ERRORS)])
 
 
 def from_exception(error: BaseException) -> LlmctlError | None:
@@ -110,6 +113,8 @@ def from_exception(error: BaseException) -> LlmctlError | None:
             return IoError_(f"{where}no space left; free some and run the same command again")
         if error.errno == errno.ENOENT:
             return NoInput(f"{where}no such file; check the path")
+        if error.errno in _NAME:
+            return UsageError(f"{where}{error.strerror}; choose another path")
         if error.errno in _DEVICE:
             return IoError_(f"{where}{error.strerror}; mend it and run the same command again")
     return None

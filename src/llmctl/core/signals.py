@@ -27,7 +27,8 @@ def _raise_interrupted(number: int, frame: FrameType | None) -> None:
 def install() -> None:
     """Turn SIGTERM, SIGUSR1 and SIGHUP into `Interrupted`. Called once by the command line."""
     for number in STOP_SIGNALS:
-        signal.signal(number, _raise_interrupted)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup: SIGHUP is to be ignored
+            signal.signal(number, _raise_interrupted)
 
 
 class Stop:
@@ -60,6 +61,8 @@ def graceful_stop() -> Iterator[Stop]:
 
     previous: dict[int, Any] = {}
     for number in (*STOP_SIGNALS, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            continue
         previous[int(number)] = signal.signal(number, handle)
     try:
         yield stop

@@ -28,6 +28,8 @@ class Stage:
     many: bool = False  # takes several INPUTs
     optional_input: bool = False  # does something useful without an INPUT
     raw_inputs: bool = False  # takes any path, finished or not, and opens it itself
+    volatile: tuple[str, ...] = ()  # files and folders outside the id: times, speeds, state
+    remote: bool = False  # reads URLs as well
     path_settings: tuple[str, ...] = ()  # settings that name further inputs, hashed by content
     text_mode: Callable[[Any], bool] = field(default=lambda config: False)  # prints, no artifact
 

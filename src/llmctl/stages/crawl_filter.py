@@ -131,7 +131,13 @@ def run(config: CrawlFilterConfig, inputs: Sequence[Artifact], draft: Draft) -> 
 
 
 def input_files(inputs: Sequence[Artifact]) -> list[InputFile]:
-    """The files to read, in order: of our artifacts the payload, of a folder all in it."""
+    """The files to read, in order: of our artifacts the payload, of a folder all in it.
+
+    What `file_path` and the ids of records without one say of a file must follow from what the
+    run's fingerprint covers: of a folder the names in it, of a URL the URL. A file given by itself
+    is known there by its content alone, so it is shown as the beginning of its id, which the
+    manifest's inputs translate to a path; two files of one name stay apart.
+    """
     from llmctl.web.inputs import InputFile
 
     files = []
@@ -139,12 +145,20 @@ def input_files(inputs: Sequence[Artifact]) -> list[InputFile]:
         if artifact.url is not None:
             files.append(InputFile(artifact.url, artifact.url))
             continue
-        root = artifact.path if artifact.path.is_dir() else artifact.path.parent
-        for path in artifact.files():
-            name = path.relative_to(root).as_posix()
-            if _is_payload(artifact.kind, name):
-                files.append(InputFile(str(path), name))
+        for path in _payload(artifact):
+            alone = path == artifact.path
+            shown = f"file-{artifact.id[:16]}" if alone else path.relative_to(artifact.path)
+            files.append(InputFile(str(path), str(shown)))
     return files
+
+
+def _payload(artifact: Artifact) -> list[Path]:
+    root = artifact.path if artifact.path.is_dir() else artifact.path.parent
+    return [
+        path
+        for path in artifact.files()
+        if _is_payload(artifact.kind, path.relative_to(root).as_posix())
+    ]
 
 
 def _is_payload(kind: str, name: str) -> bool:
@@ -158,15 +172,15 @@ def _is_payload(kind: str, name: str) -> bool:
 def dry_run(config: CrawlFilterConfig, inputs: Sequence[Artifact]) -> None:
     """What would be read, and about how long it takes on this machine."""
     from llmctl.core.files import human_bytes
-    from llmctl.web.supervise import available_cores
+    from llmctl.core.hardware import cpu_count
 
-    files = input_files(inputs)
-    sizes = [Path(f.location).stat().st_size for f in files if "://" not in f.location]
+    sizes = [path.stat().st_size for artifact in inputs for path in _payload(artifact)]
+    n_files = len(sizes) + sum(artifact.url is not None for artifact in inputs)
     pages = sum(sizes) // WARC_BYTES_PER_PAGE
-    workers = config.workers or available_cores()
+    workers = config.workers or cpu_count()
     minutes = pages / PAGES_PER_CPU_S / workers / 60
     rows: list[list[Any]] = [
-        ["input files", f"{len(files):,} ({human_bytes(sum(sizes))} of them local)"],
+        ["input files", f"{n_files:,} ({human_bytes(sum(sizes))} of them local)"],
         ["pages, about", f"{pages:,}"],
         ["workers", f"{workers}"],
         ["time, about", f"{minutes:,.1f} minutes"],
@@ -189,4 +203,5 @@ STAGE = Stage(
     writes="documents",
     upstream="synth",
     many=True,
+    remote=True,
 )

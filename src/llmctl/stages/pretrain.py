@@ -110,7 +110,6 @@ def run(config: PretrainConfig, inputs: list[Any], draft: Any) -> dict[str, Any]
     from llmctl.core.distributed import session
     from llmctl.train.pretraining import Pretraining
 
-    draft.volatile("metrics.jsonl", "loss.svg", "state", "train.log")
     with session(config.device, config.rank_timeout) as world:
         return Pretraining(config, inputs[0], draft, world).train()
 
@@ -158,4 +157,5 @@ STAGE = Stage(
     writes="model",
     upstream="tokenize",
     path_settings=("init", "extend"),
+    volatile=("metrics.jsonl", "loss.svg", "state", "train.log"),
 )

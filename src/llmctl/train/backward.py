@@ -79,7 +79,8 @@ def _lane(
         loss, n = loss_fn(batch)
         for i, grad in enumerate(torch.autograd.grad(loss, params, allow_unused=True)):
             held = sums[i]
-            sums[i] = grad if held is None or grad is None else held.add_(grad)
+            if grad is not None:
+                sums[i] = grad if held is None else held.add_(grad)
         total += loss.detach()
         count += n
     return sums, total, count

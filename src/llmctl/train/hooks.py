@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmctl.core import console
 from llmctl.core.distributed import World
+from llmctl.core.errors import LlmctlError
 from llmctl.data.batches import Batch, PackedRows
 from llmctl.evals.bpb import bits_per_byte
 from llmctl.train.backward import Lanes
@@ -66,6 +67,8 @@ def show_sample(
         try:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 text = generate()
+        except LlmctlError:  # a second Ctrl-C, say
+            raise
         except Exception as error:  # training is worth more than its illustration
             console.warn(f"step {step:,}: no sample ({type(error).__name__}: {error})")
             return {"sample_failed": 1}

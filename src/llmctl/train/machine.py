@@ -93,7 +93,7 @@ def decide(
         torch=torch.__version__,
         ranks=world.size,
         lanes=lanes,
-        threads=cores // lanes,
+        threads=cores // lanes if cpu else 1,  # a device's peak is per host core
         dtype=dtype,
         compile=compile == "on",
         micro_batch=micro_batch,
