@@ -88,7 +88,7 @@ def _stats(stats: Any) -> str:
     from llmctl.core.console import render_table
 
     rows = [(k, v) for k, v in stats.items() if not isinstance(v, dict | list)]
-    return render_table("", ["stat", "value"], rows)
+    return render_table("", ["stat", "value"], rows, left=2)
 
 
 def _content(config: InspectConfig, artifact: Any) -> str:

@@ -143,7 +143,7 @@ def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
         sharded=config.parallel == "fsdp",
         muon=uses_muon(config),
     )
-    console.table("pretrain would take", ["what", "value"], rows)
+    console.table("pretrain would take", ["what", "value"], rows, left=2)
 
 
 STAGE = Stage(
