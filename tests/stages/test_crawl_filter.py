@@ -80,7 +80,7 @@ def result(web, tmp_path_factory) -> tuple[Path, dict]:
     return folder, filtered(web, folder, keep_rejected=True)
 
 
-def test_documents_are_what_they_should_be(result):
+def test_documents_are_what_they_should_be(web, result):
     folder, stats = result
     table = pq.read_table(folder / "part-00000.parquet", page_checksum_verification=True)
     assert table.column_names == [
@@ -93,7 +93,8 @@ def test_documents_are_what_they_should_be(result):
     }
     assert stats["documents"] == len(rows) == 31
     assert all(r["language"] == "en" and r["language_score"] > 0.65 for r in rows)
-    assert sorted({r["file_path"] for r in rows}) == ["a.warc.gz", "b.warc.gz", "c.warc.gz"]
+    shown = {f"file-{Artifact(path, 'foreign').id[:16]}" for path in web}
+    assert {r["file_path"] for r in rows} == shown
     private = next(r["text"] for r in rows if r["url"] == "http://p.example.net/")
     assert not any(word in private for word in ("jane.doe", "555-0143", "9.9.9.9", "219-09"))
     assert stats["replaced"] == {"email": 1, "ip": 1, "phone": 1, "ssn": 1}
@@ -140,6 +141,21 @@ def test_urls_are_read_like_files(web, result, tmp_path):
     assert stats["documents"] == result[1]["documents"]
     paths = pq.read_table(tmp_path / "out" / "part-00000.parquet").column("file_path").to_pylist()
     assert set(paths) == {f"file://{path}" for path in web}
+
+
+def test_nothing_depends_on_the_name_of_a_file_given_alone(tmp_path):
+    """The fingerprint does not cover it; and ids of two files of one name must not be the same."""
+    lines = [[json.dumps({"text": warcs.prose(10 * n + i)}) for i in range(3)] for n in (1, 2)]
+    paths = [tmp_path / name / "x.jsonl" for name in "ab"]
+    for path, texts in zip(paths, lines):
+        path.parent.mkdir()
+        path.write_text("\n".join(texts))
+    filtered(paths, tmp_path / "one")
+    rows = pq.read_table(tmp_path / "one" / "part-00000.parquet").to_pylist()
+    assert len(rows) == len({row["id"] for row in rows}) == 6
+    renamed = [path.rename(path.with_name(f"{i}.jsonl")) for i, path in enumerate(paths)]
+    filtered(renamed, tmp_path / "two")
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
 def test_small_parts_hold_the_same_documents(web, result, tmp_path):

@@ -23,7 +23,8 @@ ALWAYS_TOLERATED = 10  # unreadable files among readable ones
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file to read. shown: what `file_path` says of it, free of where it happens to lie."""
+    """One file to read. shown: what `file_path` says of it, and ids of records without one begin
+    with; free of where it happens to lie."""
 
     location: str
     shown: str
