@@ -5,14 +5,15 @@ in this run or in the next.
 """
 
 import multiprocessing
-import os
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from llmctl.core import console, errors
 from llmctl.core.errors import IoError_, LlmctlError
+from llmctl.core.hardware import cpu_count
 from llmctl.web.plan import Plan
 
 TRIES = 3  # of a task whose worker dies
@@ -31,7 +32,7 @@ def run_tasks(plan: Plan) -> None:
     todo = deque(rank for rank in range(len(plan.shares)) if not is_complete(plan, rank))
     if not todo:
         return
-    n = min(plan.settings.workers or available_cores(), len(todo))
+    n = min(plan.settings.workers or cpu_count(), len(todo))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     workers: list[_Worker] = []
@@ -49,10 +50,6 @@ def is_complete(plan: Plan, rank: int) -> bool:
     """Whether a task is marked by datatrove and its report, written last, is there."""
     marked = (plan.logs / "completions" / f"{rank:05d}").exists()
     return marked and (plan.tasks / f"{rank:05d}.json").exists()
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _start(context: Any, plan: Plan, slot: int) -> _Worker:
@@ -102,8 +99,14 @@ def _attend(context: Any, plan: Plan, workers: list[_Worker], todo: deque[int]) 
 
 def _hand_out(worker: _Worker, todo: deque[int]) -> None:
     if todo:
-        worker.rank = todo.popleft()
-        worker.pipe.send(worker.rank)
+        _give(worker, todo.popleft())
+
+
+def _give(worker: _Worker, rank: int) -> None:
+    """Send a task. A worker that has just died is replaced when its pipe is found at its end."""
+    worker.rank = rank
+    with suppress(OSError):
+        worker.pipe.send(rank)
 
 
 def _replace(context: Any, plan: Plan, dead: _Worker, slot: int, deaths: Counter[int]) -> _Worker:
@@ -121,8 +124,7 @@ def _replace(context: Any, plan: Plan, dead: _Worker, slot: int, deaths: Counter
         )
     console.warn(f"a worker died (exit {dead.process.exitcode}); its task on {name} begins again")
     fresh = _start(context, plan, slot)
-    fresh.rank = dead.rank
-    fresh.pipe.send(dead.rank)
+    _give(fresh, dead.rank)
     return fresh
 
 
