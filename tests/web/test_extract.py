@@ -151,6 +151,18 @@ print(nodes() == before and sum(map(len, before)) > 1000)
 """
 
 
+def test_without_proc_a_child_starts_all_the_same(monkeypatch):
+    limits = []
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(extract_child, "open", missing, raising=False)
+    monkeypatch.setattr(extract_child.resource, "setrlimit", lambda *limit: limits.append(limit))
+    extract_child._limit_memory(100)
+    assert limits == [(extract_child.resource.RLIMIT_CORE, (0, 0))]
+
+
 def test_a_killed_child_is_replaced():
     child = Child("trafilatura", 10.0)
     html = warcs.page(warcs.prose(2)).decode()

@@ -114,11 +114,11 @@ def run(config: SynthConfig, inputs: Sequence[Artifact], draft: Draft) -> dict[s
 
 def dry_run(config: SynthConfig, inputs: Sequence[Artifact]) -> None:
     """What would be written, how large, and how long it would take."""
-    import os
+    from llmctl.core.hardware import cpu_count
 
     plan = config.plan()
     html = plan.n_pages * HTML_BYTES_A_PAGE
-    cores = min(config.workers or os.cpu_count() or 1, plan.n_shards)
+    cores = min(config.workers or cpu_count(), plan.n_shards)
     rows: list[tuple[str, str]] = [
         (name.replace("_", " "), f"{pages:,} pages") for name, pages in plan.totals.items()
     ]

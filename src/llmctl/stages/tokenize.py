@@ -151,11 +151,13 @@ def _with_encoder(plan: Any, encoder: str, workers: int) -> Any:
 
 def _workers(config: TokenizeConfig, plan: Any) -> int:
     """As many as asked for, or as there are cores; one where the input is small."""
+    from llmctl.core.hardware import cpu_count
+
     if config.workers:
         return config.workers
     if sum(unit.n_text for unit in plan.units) < ONE_WORKER_BYTES:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cpu_count()
 
 
 def _tokenizer(config: TokenizeConfig, plan: Any, draft: Any) -> Any:
@@ -238,6 +240,7 @@ def _report(
 def dry_run(config: TokenizeConfig, inputs: list[Any]) -> None:
     """Say what would be read and written, and how long it would take."""
     from llmctl.core.files import human_bytes
+    from llmctl.core.hardware import cpu_count
     from llmctl.data.documents import plan_units
 
     if not inputs:
@@ -250,7 +253,7 @@ def dry_run(config: TokenizeConfig, inputs: list[Any]) -> None:
     documents = sum(unit.n_rows or 0 for unit in units)
     tokens = int(n_text / BYTES_PER_TOKEN) + documents
     size = tokens * (2 if config.dtype == "uint16" else 4)
-    cores = config.workers or os.cpu_count() or 1
+    cores = config.workers or cpu_count()
     training = 0.0 if config.tokenizer else min(n_text, config.train_mb * 1e6) / TRAIN_SPEED
     seconds = training + n_text / SPEED["gigatoken"] / cores
     rows: list[tuple[str, Any]] = [

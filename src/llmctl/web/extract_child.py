@@ -114,11 +114,14 @@ def _serve(name: str, pipe: Connection, memory_mb: int) -> None:
 
 def _limit_memory(memory_mb: int) -> None:
     """Bound what a page may add to what this process holds already."""
-    with open("/proc/self/statm") as f:
-        held = int(f.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm") as f:
+            held = int(f.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return  # no Linux: what is held already is not known, and the clock remains
     limit = held + (memory_mb << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _first_to_be_killed() -> None:
