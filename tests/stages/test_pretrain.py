@@ -197,6 +197,14 @@ def test_a_finished_run_is_trained_on(tokens, straight, tmp_path, capsys):
     assert "going on after step 11 of 24" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("given", "setting"), [("extend", "lr"), ("init", "width")])
+def test_what_the_old_run_decides_is_not_open(tokens, straight, tmp_path, given, setting):
+    wanted = {"lr": 1e-4, "width": 512}[setting]
+    changed = {given: str(straight[0]), setting: wanted, "steps": 24}
+    with pytest.raises(UsageError, match=f"{setting}={wanted} is not open"):
+        run("pretrain", tokens, out=tmp_path / "m", **changed)
+
+
 def test_existing_weights_are_trained_on(tokens, straight, tmp_path):
     run("pretrain", tokens, out=tmp_path / "m", init=str(straight[0]), **FEW)
     before = read_metrics(straight[0] / "metrics.jsonl")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmctl.artifacts.checkpoint import Checkpoint, Checkpoints
 from llmctl.artifacts.store import Artifact, Draft
-from llmctl.core import hardware
+from llmctl.core import console, hardware
 from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, NoInput, UsageError
 from llmctl.core.seeds import derive
@@ -35,7 +35,7 @@ from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import Optimizers, OptimSettings, gather
 from llmctl.train.plan import Plan
 from llmctl.train.report import draw_loss, say_plan
-from llmctl.train.shape import plan_of, shape_from, shape_of, uses_muon
+from llmctl.train.shape import plan_of, refuse_ignored, shape_from, shape_of, uses_muon
 
 SAMPLE_TOKENS = 48
 
@@ -88,6 +88,8 @@ class Pretraining:
         given = self.config.extend or self.config.init
         if given:
             shape = hf.load_config(given)
+            old = Plan(**self.start.loop["plan"]) if self.start else None
+            refuse_ignored(self.config, given, shape, old)
             return shape_from(self.config, shape, vocab_size=self.corpus.vocab_size)
         return shape_of(self.config, vocab_size=self.corpus.vocab_size, eot_id=self.corpus.eot_id)
 
@@ -100,7 +102,12 @@ class Pretraining:
             raise UsageError(f"steps={steps:,} in all, but {self.config.extend} has {old.steps:,}")
         decay_steps = min(round(self.config.decay * steps), steps - self.start.step)
         return dataclasses.replace(
-            old, steps=steps, decay_steps=decay_steps, reason=f"{self.config.extend} trained on"
+            old,
+            steps=steps,
+            decay_steps=decay_steps,
+            save_steps=self.config.save_steps or old.save_steps,
+            eval_steps=self.config.eval_steps or old.eval_steps,
+            reason=f"{self.config.extend} trained on",
         )
 
     def _decide(self) -> Machine:
@@ -169,6 +176,8 @@ class Pretraining:
                 rows=self.batches.share,
                 attempt=attempt,
             )
+        if world.is_main and (before := self.draft.remember("micro_batch", micro)) != micro:
+            console.warn(f"micro-batches of {micro} rows, {before} before: not bit-exact")
         if machine.compile:
             attempt(micro)  # compiled here, once, before lanes share it
         lanes = Lanes(machine.lanes)

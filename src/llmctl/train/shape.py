@@ -35,7 +35,8 @@ def shape_from(config: Any, given: ModelConfig, *, vocab_size: int) -> ModelConf
     """The shape of a model trained on from (`init`), its context at least the run's."""
     if given.vocab_size < vocab_size:
         raise Mismatch(
-            f"{config.init}: {given.vocab_size:,} ids, but the tokens have {vocab_size:,}; "
+            f"{config.init or config.extend}: {given.vocab_size:,} ids, but the tokens have "
+            f"{vocab_size:,}; "
             f"tokenize with this model's tokenizer (--tokenizer {config.init})"
         )
     if config.seq_len <= given.max_seq_len:
@@ -45,6 +46,29 @@ def shape_from(config: Any, given: ModelConfig, *, vocab_size: int) -> ModelConf
             f"seq_len={config.seq_len:,}: {config.init} has {given.max_seq_len:,} positions"
         )
     return dataclasses.replace(given, max_seq_len=config.seq_len)
+
+
+def refuse_ignored(config: Any, source: str, shape: ModelConfig, plan: Plan | None) -> None:
+    """UsageError (2) for a setting that the model or run trained on from decides otherwise.
+
+    plan: the old run's, for `extend`; `init` begins a schedule of its own.
+    """
+    decided: dict[str, Any] = {
+        "depth": shape.n_layers,
+        "shape": shape.family,
+        "width": shape.d_model,
+        "heads": shape.n_heads,
+        "kv_heads": shape.n_kv_heads,
+        "d_ff": shape.d_ff,
+        "vocab_size": shape.vocab_size,
+    }
+    if plan is not None:
+        for name in ("seq_len", "batch_tokens", "lr", "min_lr"):
+            decided[name] = getattr(plan, name)
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    for name, value in decided.items():
+        if (given := getattr(config, name)) not in (defaults[name], value):
+            raise UsageError(f"{name}={given} is not open: {source} has {value}; leave it out")
 
 
 def uses_muon(config: Any) -> bool:
