@@ -5,43 +5,71 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+import zlib
 from pathlib import Path
 from typing import Any
 
 from llmctl.core.console import printable, render_table
-from llmctl.core.errors import BadInput, Mismatch
+from llmctl.core.errors import BadInput
 from llmctl.core.files import human_bytes, read_json
 
 TEXT_WIDTH = 98  # columns
-HEADER_LIMIT = 100_000_000  # bytes of a safetensors header; larger is refused, as safetensors does
+_KINDS = {"parquet": (".parquet",), "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst")}
 
 
 def sample_rows(folder: Path, rows: int) -> str:
     """The first rows of every parquet and JSONL file group in a folder, long values cut."""
+    parts = []
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        kind = next((k for k in _KINDS if path.name.endswith(_KINDS[k])), "")
+        if kind and not any(p.startswith(".") for p in path.relative_to(folder).parts):
+            name = re.sub(r"-?\d+$", "", path.name.split(".")[0])
+            groups.setdefault((name, kind), []).append(path)
+    for (name, kind), paths in groups.items():
+        total, first = _parquet_rows(paths, rows) if kind == "parquet" else _json_rows(paths, rows)
+        parts.append(f"{name}: {total} in {len(paths)} file{'s' * (len(paths) > 1)}")
+        parts += [_row(row) for row in first]
+    return "\n".join(parts)
+
+
+def _parquet_rows(paths: list[Path], rows: int) -> tuple[str, list[dict[str, Any]]]:
+    """(how many rows, the first of them). BadInput (65) where a file is damaged."""
     import pyarrow.parquet as pq
 
-    parts = []
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        if not any(p.startswith(".") for p in path.relative_to(folder).parts):
-            groups.setdefault(re.sub(r"-?\d+$", "", path.stem), []).append(path)
-    for name, paths in groups.items():
-        try:
-            files = [pq.ParquetFile(p, page_checksum_verification=True) for p in paths]
-            total = sum(f.metadata.num_rows for f in files)
-            batch = next(files[0].iter_batches(batch_size=rows), None)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{paths[0]}: cannot be read ({error}); copy it again") from None
-        parts.append(f"{name}: {total:,} rows in {len(paths)} file{'s' * (len(paths) > 1)}")
-        parts += [_row(row) for row in (batch.to_pylist() if batch else [])]
-    return "\n".join(parts)
+    try:
+        files = [pq.ParquetFile(p, page_checksum_verification=True) for p in paths]
+        total = sum(f.metadata.num_rows for f in files)
+        batch = next(files[0].iter_batches(batch_size=rows), None)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{paths[0]}: cannot be read ({error}); copy it again") from None
+    return f"{total:,} rows", batch.to_pylist() if batch else []
+
+
+def _json_rows(paths: list[Path], rows: int) -> tuple[str, list[dict[str, Any]]]:
+    """("JSONL", the first rows: to count them all, all would have to be read)."""
+    from llmctl.data.documents import MAX_LINE, find_sources, opened
+
+    found: list[dict[str, Any]] = []
+    try:
+        with opened(find_sources(paths[:1])[0]) as handle:
+            while len(found) < rows and (line := handle.readline(MAX_LINE)):
+                if line.strip():
+                    row = json.loads(line.decode("utf-8-sig"))
+                    found.append(row if isinstance(row, dict) else {"value": row})
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise BadInput(f"{paths[0]}: cannot be read ({error}); copy it again") from None
+    return "JSONL", found
 
 
 def _row(row: dict[str, Any]) -> str:
     lines = []
     for key, value in row.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        text = printable(" ".join(str(text).split()))
+        text = (
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        )
+        text = text.encode("utf-8", "replace").decode()  # JSON may hold half of a character
+        text = printable(" ".join(text.split()))
         lines.append(f"  {key}: {textwrap.shorten(text, 300, placeholder=' …')}")
     return "\n".join(["  ─", *lines])
 
@@ -67,8 +95,7 @@ def sample_tokens(folder: Path, rows: int) -> str:
     for split in ("train", "val"):
         bins = TokenBins.open(folder, split)
         parts.append(f"{split}: {bins.n_tokens:,} tokens")
-        starts = bins.doc_starts[:rows] if bins.doc_starts is not None else [0]
-        for start in starts:
+        for start in bins.doc_starts[:rows]:
             ids = bins.read(int(start), min(int(start) + 64, bins.n_tokens)).tolist()
             text = "·".join(printable(tokenizer.decode([i]).replace("\n", "⏎")) for i in ids)
             parts += [f"  {line}" for line in textwrap.wrap(text, TEXT_WIDTH)]
@@ -76,12 +103,17 @@ def sample_tokens(folder: Path, rows: int) -> str:
 
 
 def parameter_table(folder: Path) -> str:
-    """Every parameter of a model folder by shape, layers that repeat folded into one row each."""
+    """Every parameter of a model folder by shape, layers that repeat folded into one row each.
+
+    Mismatch (78) when a file's header is damaged.
+    """
+    from llmctl.model.tensor_file import CODES, read_header
+
     shapes: dict[str, tuple[str, tuple[int, ...], int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        for name, entry in _header(path).items():
+        for name, (kind, lengths, *_) in read_header(path).items():
             group = re.sub(r"\.(\d+)\.", ".N.", name)
-            dtype, shape, count = shapes.get(group, (entry["dtype"], tuple(entry["shape"]), 0))
+            dtype, shape, count = shapes.get(group, (CODES[kind], lengths, 0))
             shapes[group] = (dtype, shape, count + 1)
     rows: list[tuple[str, str, str, int | str, int]] = []
     total = 0
@@ -93,22 +125,6 @@ def parameter_table(folder: Path) -> str:
         rows.append((name, " x ".join(map(str, shape)), dtype, count, size))
     rows.append(("total", "", "", "", total))
     return render_table("", ["parameter", "shape", "dtype", "copies", "numbers"], rows)
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """A safetensors header without its metadata. Mismatch (78) when it is damaged."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(HEADER_LIMIT, path.stat().st_size):
-            raise Mismatch(f"{path}: its header claims {length:,} bytes; fetch the file again")
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            for entry in header.values():
-                entry["dtype"], [int(n) for n in entry["shape"]]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise Mismatch(f"{path}: its header is damaged; fetch the file again") from None
-    return header
 
 
 def config_line(folder: Path) -> str:
