@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,8 @@ import pytest
 
 from llmctl.core.errors import UsageError
 from llmctl.stages.synth import STAGE, SynthConfig, dry_run, run
+from llmctl.synth.plan import Shares
+from llmctl.web.plan import Settings
 
 
 def test_run_fills_the_folder_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -45,3 +48,8 @@ def test_nonsense_is_refused(settings: dict, words: str):
 
 def test_the_stage_reads_nothing_and_writes_a_web():
     assert (STAGE.name, STAGE.reads, STAGE.writes) == ("synth", (), "web")
+
+
+@pytest.mark.parametrize("values", [Shares, Settings])
+def test_defaults_stand_in_the_stages_alone(values):
+    assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(values))

@@ -8,7 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from llmctl.synth.plan import Plan, Shares, make_plan
+from llmctl.stages.synth import SynthConfig
+from llmctl.synth.plan import Plan, make_plan
+
+SHARES = SynthConfig().plan().shares
 
 
 @dataclass(frozen=True)
@@ -27,4 +30,4 @@ class Web:
 
 
 def small_plan(seed: int) -> Plan:
-    return make_plan(seed, Shares(), 60, pages=1200)
+    return make_plan(seed, SHARES, 60, pages=1200)

@@ -3,10 +3,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import pytest
-from synthetic import Web
+from synthetic import SHARES, Web
 
 from llmctl.synth.facts import EXPOSURES, PHRASINGS, place_mentions, values_of
-from llmctl.synth.plan import Shares, cast_of, make_plan
+from llmctl.synth.plan import cast_of, make_plan
 
 
 def stating(web: Web, fact: dict) -> list[dict]:
@@ -47,7 +47,7 @@ def test_prompts_end_right_before_the_value_on_real_pages(web: Web):
 
 
 def test_values_cannot_be_guessed():
-    world, subjects, _ = cast_of(make_plan(1337, Shares(), 256, size_mb=6))
+    world, subjects, _ = cast_of(make_plan(1337, SHARES, 256, size_mb=6))
     for exposure in EXPOSURES:
         facts = [f for s in subjects if s.exposure == exposure for f in s.facts]
         assert len(facts) == 256
@@ -61,7 +61,7 @@ def test_values_cannot_be_guessed():
 
 
 def test_names_give_no_value_away():
-    _, subjects, _ = cast_of(make_plan(1337, Shares(), 256, size_mb=6))
+    _, subjects, _ = cast_of(make_plan(1337, SHARES, 256, size_mb=6))
     assert len({s.name for s in subjects}) == len(subjects)
     for subject in subjects:
         words = subject.name.lower().split()
@@ -70,11 +70,11 @@ def test_names_give_no_value_away():
 
 
 def test_too_many_mentions_are_refused():
-    _, subjects, _ = cast_of(make_plan(1337, Shares(), 256, size_mb=6))
+    _, subjects, _ = cast_of(make_plan(1337, SHARES, 256, size_mb=6))
     with pytest.raises(ValueError, match="do not fit"):
         place_mentions(subjects, 70, lambda page: True, 1)
 
 
 def test_a_small_web_has_fewer_facts():
-    assert make_plan(1, Shares(), 256, size_mb=1).facts < 100
-    assert make_plan(1, Shares(), 256, size_mb=100).facts == 256
+    assert make_plan(1, SHARES, 256, size_mb=1).facts < 100
+    assert make_plan(1, SHARES, 256, size_mb=100).facts == 256

@@ -4,6 +4,7 @@ import pytest
 
 from llmctl.core import hardware
 from llmctl.core.errors import IoError_
+from llmctl.stages.crawl_filter import CrawlFilterConfig
 from llmctl.web import supervise
 from llmctl.web.inputs import InputFile, Share
 from llmctl.web.plan import Plan
@@ -33,12 +34,11 @@ class Dies:
 
 @pytest.fixture
 def plan(tmp_path):
-    class Workers:
-        workers = 1
-
     file = InputFile(str(tmp_path / "x.warc"), "x.warc")
     shares = [Share(file, "warc", i, i + 1, (0, 0)) for i in range(3)]
-    return Plan(settings=Workers, shares=shares, work=tmp_path / "work")
+    return Plan(
+        settings=CrawlFilterConfig(workers=1).settings(), shares=shares, work=tmp_path / "work"
+    )
 
 
 def run(plan, tmp_path, monkeypatch, deaths):

@@ -39,24 +39,24 @@ MENTIONS_A_HOST = 2.2  # most mentions that a page with mentions has in the mean
 LONG_SHARD, SHORT_SHARD, FEW_SHARDS = 4000, 500, 8  # pages, pages, shards
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shares:
-    """Which part of all pages each planted class is; the rest is good."""
+    """Which part of all pages each planted class is; the rest is good. Defaults: the stage's."""
 
-    blocked: float = 0.04
-    foreign: float = 0.05
-    thin: float = 0.04
-    list: float = 0.03
-    repetitive: float = 0.03
-    placeholder: float = 0.01
-    exact_duplicate: float = 0.03
-    near_duplicate: float = 0.03
-    mirror: float = 0.02
-    nonpage: float = 0.02
+    blocked: float
+    foreign: float
+    thin: float
+    list: float
+    repetitive: float
+    placeholder: float
+    exact_duplicate: float
+    near_duplicate: float
+    mirror: float
+    nonpage: float
     # parts of the good pages
-    pii: float = 0.04  # for each kind of personal data
-    broken: float = 0.05
-    wrong_charset: float = 0.05
+    pii: float  # for each kind of personal data
+    broken: float
+    wrong_charset: float
 
     @property
     def good(self) -> float:

@@ -11,23 +11,23 @@ WORK = ".work"  # inside the artifact's folder while a run works; gone when it i
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """FineWeb's recipe and what may be changed about it."""
+    """What may be changed about FineWeb's recipe; the defaults are the stage's."""
 
-    languages: tuple[str, ...] = ("en",)  # empty: any
-    language_threshold: float = 0.65
-    extractor: str = "trafilatura"
-    url_lists: bool = True
-    dedup: str = "minhash"  # or "exact", "none"
-    pii: tuple[str, ...] = ("email", "ip", "phone", "ssn")
-    keep_rejected: bool = False
-    dump: str = "local"
-    max_record_bytes: int = 8 << 20
-    max_tags: int = 100_000
-    page_time_limit: float = 10.0  # CPU seconds
-    part_bytes: int = 256 << 20
-    max_bad_files: float = 0.01
-    allow_empty: bool = False
-    workers: int = 1
+    languages: tuple[str, ...]  # empty: any
+    language_threshold: float
+    extractor: str
+    url_lists: bool
+    dedup: str  # "minhash", "exact" or "none"
+    pii: tuple[str, ...]
+    keep_rejected: bool
+    dump: str
+    max_record_bytes: int
+    max_tags: int
+    page_time_limit: float  # CPU seconds
+    part_bytes: int
+    max_bad_files: float
+    allow_empty: bool
+    workers: int
 
 
 @dataclass(frozen=True, kw_only=True)
