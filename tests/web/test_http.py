@@ -93,6 +93,13 @@ def test_charsets():
     assert "sch" in wrong[0] and wrong[1] == ["charset_guess"]
     torn = ("word " * 300).encode() + b"\xe2\x80"
     assert noted(torn, "text/html; charset=utf-8")[1] == ["charset_repaired"]
+    mixed = ("naïve café " * 300).encode() + b"caf\xe9 word"
+    assert noted(mixed, "text/html; charset=utf-8")[1] == ["charset_repaired"]
+
+
+def test_western_page_declared_as_utf8_is_read_as_it_was_written():
+    text = "“I have lived here for years,” said André. " + "Plain words follow. " * 40
+    assert noted(text.encode("cp1252"), "text/html; charset=utf-8")[0] == text
 
 
 def test_no_label_names_code_or_a_non_text_codec():

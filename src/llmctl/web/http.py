@@ -187,8 +187,10 @@ def decode_text(body: bytes, declared: str, count: Callable[[str], None]) -> str
         pass
     name = _declared_codec(body, declared)
     if name == "utf-8":  # a torn character or two in an honest UTF-8 page
-        text = body.decode("utf-8", "replace")
-        if text.count("\ufffd") * 200 < len(text):
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(body)  # less a cut last one
+        torn = text.count("\ufffd")
+        whole = sum(c > "\x7f" for c in text) - torn
+        if torn == 0 or (torn * 200 < len(text) and whole > torn):  # else: another charset's bytes
             count("charset_repaired")
             return text
     elif name:
@@ -231,8 +233,16 @@ def codec_name(label: str) -> str:
     return _SUPERSETS.get(info.name, info.name)
 
 
+WESTERN = 0.03  # share of high bytes up to which a text is English with quotes and accents
+
+
 def _guess(body: bytes) -> str:
+    """Undeclared, or declared wrongly: cp1252 where almost all is ASCII, as browsers take it, since
+    so few bytes say nothing to a detector; else what the detector finds."""
     from charset_normalizer import from_bytes
+
+    if sum(byte > 0x7F for byte in body) <= WESTERN * len(body):
+        return body.decode("cp1252", "replace")
 
     best = from_bytes(body[: 1 << 15], steps=5, chunk_size=1024).best()
     name = codec_name(best.encoding) if best else ""
