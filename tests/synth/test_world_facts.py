@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 import pytest
 from synthetic import SHARES, Web
 
+from llmctl.core.errors import UsageError
 from llmctl.synth.facts import EXPOSURES, PHRASINGS, place_mentions, values_of
 from llmctl.synth.plan import cast_of, make_plan
 
@@ -71,7 +72,7 @@ def test_names_give_no_value_away():
 
 def test_too_many_mentions_are_refused():
     _, subjects, _ = cast_of(make_plan(1337, SHARES, 256, size_mb=6))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(UsageError, match="do not fit"):
         place_mentions(subjects, 70, lambda page: True, 1)
 
 

@@ -72,8 +72,8 @@ class SynthConfig:
     def __post_init__(self) -> None:
         if not 0.05 <= self.size_mb <= 1e6:
             raise UsageError(f"size_mb={self.size_mb:g} must be from 0.05 to 1,000,000")
-        if self.pages and not 100 <= self.pages <= 10**9:
-            raise UsageError(f"pages={self.pages:,} must be from 100 to 1,000,000,000")
+        if self.pages and not 200 <= self.pages <= 10**9:
+            raise UsageError(f"pages={self.pages:,} must be from 200 to 1,000,000,000")
         if not 0 <= self.facts <= 1000:
             raise UsageError(f"facts={self.facts:,} must be from 0 to 1,000 in each class")
         if self.workers < 0:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from llmctl.core.errors import UsageError
 from llmctl.synth.lexicon import lexicon
 from llmctl.synth.names import first_name
 from llmctl.synth.world import World
@@ -157,7 +158,10 @@ def place_mentions(
     sample = range(min(n_pages, 2000))
     hosts = n_pages * sum(map(may_host, sample)) / max(1, len(sample))
     if wanted * 4 > MENTIONS_A_PAGE * hosts * 3 or hosts < 2 * max(EXPOSURES):
-        raise ValueError(f"{wanted} mentions do not fit {hosts:.0f} pages")
+        raise UsageError(
+            f"{wanted:,} mentions of facts do not fit {hosts:.0f} good pages; "
+            "make the web larger (--size-mb, --pages)"
+        )
     plan: dict[int, list[Subject]] = {}
     for subject in subjects:
         seen: set[int] = set()
