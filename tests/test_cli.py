@@ -51,6 +51,16 @@ def test_wrong_words_get_one_sentence_and_a_code(llmctl, words, code, said):
     assert "Traceback" not in done.stderr and not done.stdout
 
 
+def test_version_and_the_short_way_to_help(capsys):
+    from llmctl import __version__, cli
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"llmctl {__version__}\n"
+    for words in ([], ["-h"], ["synth", "-h"]):
+        assert cli.main(words) == 0
+        assert "Usage: llmctl" in capsys.readouterr().out
+
+
 def test_empty_pipe_is_told_and_starts_nothing(llmctl, tmp_path):
     done = llmctl("pretrain", stdin="\n")
     assert done.returncode == 66 and "no artifact arrived on stdin" in last_line(done)

@@ -115,6 +115,29 @@ def test_failing_stage_leaves_no_manifest(monkeypatch):
         pipeline.open_artifact("o", ("toys",))
 
 
+def test_hopeless_run_leaves_nothing(monkeypatch, tmp_path):
+    def refuse(config, inputs, draft):
+        (draft.path / "half.txt").write_text("half")
+        raise UsageError("no")
+
+    stage = Stage(**{**vars(TOY), "run": refuse})
+    monkeypatch.setattr(pipeline, "load_stage", {"toy": stage}.__getitem__)
+    with pytest.raises(UsageError):
+        pipeline.run("toy", "in.txt", out="o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_full_disk_names_the_place(monkeypatch):
+    def fill(config, inputs, draft):
+        raise OSError(28, "No space left on device")
+
+    stage = Stage(**{**vars(TOY), "run": fill})
+    monkeypatch.setattr(pipeline, "load_stage", {"toy": stage}.__getitem__)
+    with pytest.raises(OSError) as raised:
+        pipeline.run("toy", "in.txt", out="o")
+    assert raised.value.filename == "o"
+
+
 def test_output_without_input_is_refused(monkeypatch):
     monkeypatch.setattr("llmctl.launch.stdin_is_pipe", lambda: False)
     assert find_inputs(TOY, [], None) is None

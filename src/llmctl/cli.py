@@ -38,6 +38,10 @@ _WORDS = {int: "INT", float: "FLOAT", str: "TEXT", tuple: "TEXT"}
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code. Never raises, never prints a traceback unasked."""
+    argv = ["--help" if word == "-h" else word for word in argv] or ["--help"]
+    if argv == ["--version"]:
+        print(f"llmctl {__version__}")
+        return 0
     debug = "--debug" in argv
     try:
         signals.install()
@@ -135,9 +139,7 @@ def _app(argv: Sequence[str]) -> typer.Typer:
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
 ) -> None:
-    if version:
-        print(f"llmctl {__version__}")
-        raise typer.Exit()
+    """The options before a command; `main` answers --version itself."""
 
 
 def _unused() -> None:
@@ -146,7 +148,7 @@ def _unused() -> None:
 
 def _help(name: str) -> str:
     stage = load_stage(name)
-    reads = " or ".join("files of others" if k == "foreign" else k for k in stage.reads)
+    reads = " or ".join("other files" if k == "foreign" else k for k in stage.reads)
     contract = f"Reads {reads or 'nothing'}; writes {stage.writes or 'to stdout'}."
     return f"{STAGES[name][0].upper()}{STAGES[name][1:]}.\n\n{contract}"
 
@@ -186,8 +188,9 @@ def _common(stage: Stage) -> list[inspect.Parameter]:
     """The options every stage has."""
     knobs: dict[str, tuple[Any, Any]] = {}
     if stage.reads:
-        kinds = " or ".join("files of others" if k == "foreign" else k for k in stage.reads)
-        argument = typer.Argument(help=f"{kinds}; none: the pipe, or the embedded default")
+        kinds = " or ".join("other files" if k == "foreign" else k for k in stage.reads)
+        none = "the folder runs" if stage.optional_input else "the pipe, or the embedded default"
+        argument = typer.Argument(metavar="[INPUT]...", help=f"{kinds}; none: {none}")
         knobs["inputs"] = (Annotated[list[str] | None, argument], None)
 
     def option(name: str, kind: Any, default: Any, *flags: str, help: str) -> None:

@@ -18,13 +18,14 @@ from llmctl.artifacts.manifest import MANIFEST, RUN, fingerprint
 from llmctl.artifacts.store import Artifact, Draft, open_artifact, open_draft
 from llmctl.core import config as settings
 from llmctl.core import console
-from llmctl.core.errors import Mismatch, NoInput, OutputBusy, UsageError
+from llmctl.core.errors import BadInput, Mismatch, NoInput, OutputBusy, Refused, UsageError
 from llmctl.core.files import read_json
 from llmctl.core.stage import Stage
 from llmctl.stages import STAGES, load_stage
 
 RUNS = Path("runs")  # where artifacts lie when no -o names a place
 TINY = "tiny"  # the recipe whose artifacts are every stage's default INPUT
+HOPELESS = (UsageError, NoInput, BadInput, Refused)  # the same command would fail in the same way
 RANK_WAIT = 600.0  # seconds a rank waits for rank 0 to open the run's folder
 
 
@@ -121,14 +122,24 @@ def execute(request: Request) -> Artifact | None:
             return draft
         said = "going on with" if draft.resuming else "making"
         console.info(f"{stage.name}: {said} {out}")
-        nproc = getattr(config, "nproc", 1)
-        if nproc > 1 and "RANK" not in os.environ:
-            stats = _run_ranks(stage, config, inputs, draft, nproc)
-        else:
-            stats = stage.run(config, inputs, draft) or {}
-        artifact = draft.commit(stats)
+        try:
+            artifact = draft.commit(_fill(stage, config, inputs, draft))
+        except HOPELESS:
+            draft.discard()
+            raise
+        except OSError as error:
+            error.filename = error.filename or str(out)  # a write does not say where it was
+            raise
     console.info(f"{stage.name}: done in {duration(time.monotonic() - started)}")
     return artifact
+
+
+def _fill(stage: Stage, config: Any, inputs: list[Artifact], draft: Draft) -> dict[str, Any]:
+    """Run the stage, in this process or in ranks; its stats."""
+    nproc = getattr(config, "nproc", 1)
+    if nproc > 1 and "RANK" not in os.environ:
+        return _run_ranks(stage, config, inputs, draft, nproc)
+    return stage.run(config, inputs, draft) or {}
 
 
 def duration(seconds: float) -> str:
@@ -219,7 +230,10 @@ def default_input(stage: Stage) -> Artifact | None:
     assert stage.upstream is not None
     if "RANK" in os.environ:
         raise UsageError("under torchrun name the INPUT; the default is made by `llmctl --nproc N`")
-    console.info(f"{stage.name}: no INPUT, so the embedded default: {stage.upstream} of {TINY}")
+    console.info(
+        f"{stage.name}: no INPUT, so the embedded default: {stage.upstream} of recipe {TINY}, "
+        "made once if it is missing (Ctrl-C keeps what is done)"
+    )
     return execute(Request(stage=stage.upstream, recipe=TINY))
 
 

@@ -18,7 +18,7 @@ WIDTH = 98
 
 def render(stage: Stage) -> str:
     """The YAML text of one stage."""
-    reads = " or ".join("files of others" if k == "foreign" else k for k in stage.reads)
+    reads = " or ".join("other files" if k == "foreign" else k for k in stage.reads)
     lines = [
         f"# llmctl {stage.name}: {STAGES[stage.name]}",
         f"# reads {reads or 'nothing'}; writes {stage.writes or 'to stdout'}; "

@@ -107,6 +107,12 @@ def test_recipe_faults_are_named(tmp_path):
         read_recipe(str(tmp_path / "none.yaml"), ["toy"])
 
 
+def test_shipped_recipe_is_found_beside_a_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert "tokenize" in read_recipe("tiny", ["synth", "tokenize", "pretrain"])
+
+
 def test_optional_and_tuple_are_recognised():
     knobs = settings_of(Toy)
     assert knobs["depth"].optional and knobs["depth"].type is int

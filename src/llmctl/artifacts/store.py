@@ -130,7 +130,8 @@ def open_artifact(
         manifest = read_manifest(path)
         if manifest["kind"] not in kinds:
             raise Mismatch(
-                f"{path}: a {manifest['kind']} artifact, but {reader} reads {_words(kinds)}"
+                f"{path}: a {manifest['kind']} artifact, but {reader} reads {_words(kinds)}; "
+                f"name one, or run the stage that makes it first"
             )
         check_files(path, manifest, hashes=verify)
         return Artifact(path, manifest["kind"], manifest)
@@ -165,6 +166,11 @@ class Draft:
             decided[key] = value
             write_json(self.path / RUN, self.run)
         return decided[key]
+
+    def discard(self) -> None:
+        """Give a fresh folder up whose run cannot succeed as it was asked for: nothing is left."""
+        if not self.resuming:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, stats: Mapping[str, Any]) -> Artifact:
         """Hash every file, write manifest.json last. From here on it is an artifact."""

@@ -212,7 +212,7 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
     """A recipe's sections by stage name; `name` is a path, or the name of a shipped recipe."""
     path = Path(name)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():  # a folder of that name is no recipe
         path = recipes_folder() / f"{name}.yaml"
         if not path.exists():
             raise UsageError(f"unknown recipe {name!r}{did_you_mean(name, recipe_names())}")

@@ -99,6 +99,8 @@ def _content(config: InspectConfig, artifact: Any) -> str:
         return samples.sample_tokens(folder, config.rows)
     if (folder / "config.json").is_file():
         return f"{samples.config_line(folder)}\n\n{samples.parameter_table(folder)}"
+    if (folder / "report.txt").is_file():
+        return (folder / "report.txt").read_text(encoding="utf-8")
     if folder.is_dir():
         parts = [samples.sample_funnel(folder), samples.sample_rows(folder, config.rows)]
         return "\n\n".join(p for p in parts if p)

@@ -82,6 +82,7 @@ def finish(plan: Plan, folder: Path) -> Funnel:
             _settle(row, bool(removed[at]), plan.settings.dedup, funnel, replaced, parts, rejects)
             at += 1
     if not parts.rows and not parts.files and not plan.settings.allow_empty:
+        funnel.show()
         raise BadInput(nothing_left(funnel))
     parts.close(at_least_one=plan.settings.allow_empty)
     if rejects:
@@ -165,10 +166,11 @@ def nothing_left(funnel: Funnel) -> str:
     )[1]
     step = funnel.step(worst)
     why = ", ".join(f"{rule} {n:,}" for rule, n in step.dropped.most_common(3)) or "none was there"
-    pages = funnel.step("read").pages_out
+    read = funnel.step("read")
+    records, pages = read.pages_in, read.pages_out
     return (
-        f"no document is left of {pages:,} pages; most went at step {worst!r} ({why}); give other "
-        "input, relax that step, or set allow_empty=true"
+        f"no document is left of {records:,} records ({pages:,} pages); most went at step "
+        f"{worst!r} ({why}); give other input, relax a step, or add --allow-empty"
     )
 
 
