@@ -216,7 +216,7 @@ def test_bad_files_among_good_ones_are_said_and_left_out(web, result, tmp_path, 
 def test_nothing_left_is_an_error_unless_allowed(tmp_path):
     path = tmp_path / "x.warc.gz"
     path.write_bytes(warcs.member(warcs.record("http://a.example/", warcs.http(b"<html>hi"))))
-    assert "allow_empty" in errors_with(tmp_path, path)
+    assert "--allow-empty" in errors_with(tmp_path, path)
     stats = filtered([path], tmp_path / "empty", allow_empty=True)
     assert stats["documents"] == 0
     assert pq.read_table(tmp_path / "empty" / "part-00000.parquet").num_rows == 0
