@@ -110,6 +110,17 @@ def test_emptying_killed_half_way_is_still_replaceable(tmp_path, monkeypatch):
         assert isinstance(draft, Draft) and not (draft.path / "data.bin").exists()
 
 
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_discarding_keeps_checkpoints(tmp_path, checkpoint):
+    with open_draft(tmp_path / "a", "toy", record()) as draft:
+        (draft.path / "half.txt").write_text("half")
+        (draft.path / "state").mkdir()
+        if checkpoint:
+            (draft.path / "state" / "step-00000010").mkdir()
+        draft.discard()
+    assert (tmp_path / "a").exists() is checkpoint
+
+
 def test_foreign_folder_is_never_overwritten(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with (

@@ -168,8 +168,11 @@ class Draft:
         return decided[key]
 
     def discard(self) -> None:
-        """Give a fresh folder up whose run cannot succeed as it was asked for: nothing is left."""
-        if not self.resuming:
+        """Give a fresh folder up whose run cannot succeed as it was asked for: nothing is left.
+
+        But for one that holds finished parts in `state/`, such as checkpoints: those stand.
+        """
+        if not self.resuming and not any((self.path / "state").glob("*")):
             shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self, stats: Mapping[str, Any]) -> Artifact:
