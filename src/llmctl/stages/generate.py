@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import Cancelled, Mismatch, UsageError
+from llmctl.core.errors import Cancelled, UsageError
 from llmctl.core.stage import Stage
 
 if TYPE_CHECKING:
-    import torch
-
     from llmctl.artifacts.store import Artifact
-    from llmctl.infer.engine import Engine
     from llmctl.infer.params import SamplingParams
     from llmctl.infer.printer import TextPrinter
     from llmctl.tokenizer.bpe import Tokenizer
@@ -89,11 +86,14 @@ class GenerateConfig:
 def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> None:
     """Load the model, continue every prompt, print."""
     from llmctl.core import console
+    from llmctl.infer.opening import model_line, open_engine
     from llmctl.infer.prompts import read_prompts, start_ids
 
     [artifact] = inputs
     texts = read_prompts(config.prompts) if config.prompts else list(config.prompt or [""])
-    engine = open_engine(artifact, config)
+    engine = open_engine(
+        artifact.path, dtype=config.dtype, device=config.device, workers=config.workers
+    )
     tokenizer = engine.tokenizer
     own = artifact.manifest is not None
     start = start_ids(artifact.path, tokenizer, own=own, bos=config.bos)
@@ -112,58 +112,7 @@ def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> N
     except BrokenPipeError:  # caught here, since typer would make it exit code 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), printer.out.fileno())
         raise SystemExit(141) from None
-    console.info(f"{_model_line(engine, artifact)}; {engine.stats.line()}")
-
-
-def open_engine(artifact: Artifact, config: GenerateConfig) -> Engine:
-    """The engine of a model folder. Mismatch (78) when it has no tokenizer of its own."""
-    import torch
-
-    from llmctl.infer.engine import Engine
-    from llmctl.infer.threads import idle_cores
-    from llmctl.model.hf import load_model
-    from llmctl.tokenizer.bpe import Tokenizer
-
-    folder = artifact.path
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
-    torch.set_num_threads(config.workers or idle_cores())
-    device = _device(config.device)
-    model = load_model(folder, dtype=_dtype(config.dtype), device=device)
-    stored = model.embedding.weight.dtype
-    dtype = _usable(stored, device) if config.dtype == "auto" else stored
-    tokenizer = Tokenizer.load(folder)
-    return Engine(model, tokenizer, dtype=dtype, consume=True, source=str(folder))
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    have = torch.cuda.is_available()
-    if wanted == "cuda" and not have:
-        raise UsageError("--device cuda: this torch finds no CUDA device; take cpu")
-    return "cuda" if have and wanted != "cpu" else "cpu"
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    import torch
-
-    return {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}[name]
-
-
-def _usable(stored: torch.dtype, device: str) -> torch.dtype:
-    """As stored where that runs at speed, else fp32, with a notice."""
-    import torch
-
-    from llmctl.core import console
-    from llmctl.core.hardware import cpu_has_fast_bf16
-
-    if stored == torch.float32 or device == "cuda":
-        return stored
-    if stored == torch.bfloat16 and cpu_has_fast_bf16():
-        return stored
-    console.info(f"weights are {str(stored).removeprefix('torch.')}, computing in float32 on CPU")
-    return torch.float32
+    console.info(f"{model_line(engine)}; {engine.stats.line()}")
 
 
 def _printer(config: GenerateConfig, tokenizer: Tokenizer, texts: Sequence[str]) -> TextPrinter:
@@ -177,19 +126,6 @@ def _printer(config: GenerateConfig, tokenizer: Tokenizer, texts: Sequence[str])
     if config.probs:
         return printer.ProbsPrinter(tokenizer, texts, **plain)
     return printer.TextPrinter(texts, **plain)
-
-
-def _model_line(engine: Engine, artifact: Artifact) -> str:
-    import torch
-
-    runner = engine.runner
-    where = str(runner.device)
-    if where == "cpu":
-        threads = torch.get_num_threads()
-        where = f"cpu, {threads} thread{'s' * (threads > 1)}"
-    millions = engine.config.n_params() / 1e6
-    dtype = str(runner.dtype).removeprefix("torch.")
-    return f"{artifact.path}: {engine.config.family}, {millions:,.1f}M, {dtype} on {where}"
 
 
 STAGE = Stage(
