@@ -19,6 +19,7 @@ from llmctl.core.files import atomic_write, write_json
 from llmctl.tokenizer.patterns import EOT, from_letters
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 SIZE_LIMIT = 64 << 20  # bytes of a tokenizer.json; the largest in common use has 35 MB
 ID_LIMIT = 1 << 24  # ids beyond it belong to no model
 PAD_TO = 128  # vocabularies are padded to a multiple of it: matrix products like that
@@ -189,17 +190,18 @@ def _is_control(token: dict[str, Any]) -> bool:
 
 
 def _beside(file: Path) -> dict[str, Any]:
-    """What is kept of the tokenizer_config.json beside a tokenizer.json: names, template."""
+    """What is kept of the files beside a tokenizer.json: names of tokens, the chat template."""
     from llmctl.core.files import read_json
 
-    path = file.with_name(CONFIG)
-    if not path.is_file():
-        return {}
-    found = read_json(path)
+    path, template = file.with_name(CONFIG), file.with_name(TEMPLATE_FILE)
+    found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict):
         raise Mismatch(f"{path}: not a JSON object; fetch it again")
-    plain = {k: found[k] for k in _CONFIG_KEYS if isinstance(found.get(k), str | dict)}
-    return plain
+    if template.is_file():  # newer folders keep it in a file of its own, which then counts
+        with open(template, "rb") as handle:
+            found = {**found, "chat_template": handle.read(1 << 20).decode("utf-8", "replace")}
+    kinds = {k: str | dict for k in _CONFIG_KEYS} | {"chat_template": str | list}
+    return {k: found[k] for k in _CONFIG_KEYS if isinstance(found.get(k), kinds[k])}
 
 
 def _checked_parts(raw: bytes, source: str) -> dict[str, Any]:

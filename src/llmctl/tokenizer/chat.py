@@ -1,0 +1,356 @@
+"""Conversations as ids: our chat format, and the door to the formats of others.
+
+    <|im_start|>ROLE<|im_sep|>CONTENT<|im_end|>           ROLE: system, user, assistant, tool
+
+An assistant's turn may end with one call: CONTENT<|python|>CODE<|im_end|>, CONTENT<|search|>QUERY
+<|im_end|>, or for any other function <|tool|>{"name": …, "arguments": {…}}<|im_end|>; the result
+follows as a tool message. No token stands before the first message or between two. Roles and
+control tokens are put here by code, contents are encoded as text, so no text can spell a token.
+
+Messages have the shape of `datasets`, TRL and transformers. TEMPLATE is the same format in Jinja.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from llmctl.core.errors import BadInput
+from llmctl.tokenizer.bpe import DOCUMENT_TOKENS, Tokenizer
+
+Message = dict[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
+START, SEP, END = "<|im_start|>", "<|im_sep|>", "<|im_end|>"
+PYTHON, SEARCH, TOOL = "<|python|>", "<|search|>", "<|tool|>"
+SPECIALS = (START, SEP, END, PYTHON, SEARCH, TOOL)
+PLAIN_CALLS = {"python": (PYTHON, "code"), "search": (SEARCH, "query")}  # name: token, argument
+
+TEMPLATE = """\
+{%- macro call(f) -%}
+{%- set a = {} if f.arguments is undefined else f.arguments -%}
+{%- if f.name == 'python' and a is mapping and a.code is string and a | length == 1 -%}
+{{- '<|python|>' + a.code -}}
+{%- elif f.name == 'search' and a is mapping and a.query is string and a | length == 1 -%}
+{{- '<|search|>' + a.query -}}
+{%- else -%}
+{{- '<|tool|>{"name": ' + (f.name | tojson) + ', "arguments": ' -}}
+{{- (a if a is string else a | tojson) + '}' -}}
+{%- endif -%}
+{%- endmacro -%}
+{%- for m in messages -%}
+{{- '<|im_start|>' + m.role + '<|im_sep|>' -}}
+{%- if m.role == 'assistant' -%}
+{%- generation -%}
+{{- m.content if m.content is string else '' -}}
+{%- if m.tool_calls -%}{{- call(m.tool_calls[0].function or m.tool_calls[0]) -}}{%- endif -%}
+{{- '<|im_end|>' -}}
+{%- endgeneration -%}
+{%- else -%}
+{{- m.content + '<|im_end|>' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant<|im_sep|>' -}}{%- endif -%}
+"""
+
+
+class CallError(ValueError):
+    """A tool call that cannot be run as it was written; the message is for the model to read."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as ids, and which of them are trained on. Same length."""
+
+    ids: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], trained: bool) -> None:
+        """Append ids."""
+        self.ids.extend(ids)
+        self.mask.extend([trained] * len(ids))
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What a turn asks for. python has {"code": text}, search {"query": text}."""
+
+    name: str
+    arguments: str | dict[str, Any]
+
+    def as_message(self) -> dict[str, Any]:
+        """The entry of a message's tool_calls."""
+        return {"type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+def calls_of(message: Mapping[str, Any]) -> list[ToolCall]:
+    """The calls of a message, `function` around them or not."""
+    found = []
+    for call in message.get("tool_calls") or []:
+        function = call.get("function") or call
+        found.append(ToolCall(function["name"], function.get("arguments", {})))
+    return found
+
+
+class ChatFormat:
+    """Our format on a tokenizer that has its control tokens. Subclasses speak other formats."""
+
+    own, name = True, "llmctl"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._id = {s: i for s in SPECIALS if (i := tokenizer.id_of(s)) is not None}
+        assert len(self._id) == len(SPECIALS), "chat_format() looks before"
+
+    @property
+    def template(self) -> str:
+        """The format in Jinja."""
+        return TEMPLATE
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 (hex) of the template."""
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end an assistant's turn."""
+        return frozenset({self._id[END], self.tokenizer.eot_id})
+
+    @cached_property
+    def end_id(self) -> int:
+        """The id that is written at the end of an assistant's turn."""
+        return self._id[END]
+
+    @cached_property
+    def _headers(self) -> dict[str, list[int]]:
+        """<|im_start|>ROLE<|im_sep|> of each role."""
+        encode = self.tokenizer.encode
+        return {r: [self._id[START], *encode(r), self._id[SEP]] for r in ROLES}
+
+    def render(self, messages: Sequence[Message], *, generation: bool = False) -> Rendered:
+        """Ids and mask of a conversation; generation: ends with the header of an answer.
+
+        BadInput (65) for a role or a number of calls the format has no place for.
+        """
+        return self.render_many([messages], generation=generation)[0]
+
+    def render_many(
+        self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
+    ) -> list[Rendered]:
+        """`render` of each, with one call of the encoder for all."""
+        plans = [list(self._plan(messages)) for messages in conversations]
+        texts = [piece for plan in plans for piece, _ in plan if isinstance(piece, str)]
+        encoded = iter(self.tokenizer.encode_batch(texts))
+        done = []
+        for plan in plans:
+            rendered = Rendered()
+            for piece, trained in plan:
+                rendered.add(next(encoded) if isinstance(piece, str) else piece, trained)
+            if generation:
+                rendered.add(self._headers["assistant"], False)
+            done.append(rendered)
+        return done
+
+    def _plan(self, messages: Sequence[Message]) -> Iterator[tuple[str | list[int], bool]]:
+        """Texts and control ids in order, each with whether it is trained on."""
+        for message in messages:
+            role = message.get("role")
+            if role not in ROLES:
+                raise BadInput(f"role {role!r} has no place in a chat; use {', '.join(ROLES)}")
+            trained = role == "assistant"
+            yield self._headers[role], False
+            yield _content(message), trained
+            calls = calls_of(message) if trained else []
+            if len(calls) > 1:
+                raise BadInput(f"{len(calls)} calls in one turn; the format has place for one")
+            for call in calls:
+                special, text = _written(call)
+                yield [self._id[special]], trained
+                yield text, trained
+            yield [self._id[END]], trained
+
+    def turn(self, ids: Sequence[int]) -> Message:
+        """The message that ids of one sampled assistant turn stand for, its end id or not.
+
+        CallError for a call that cannot be run. A control token that has no place is left out.
+        """
+        ids = self._without_end(ids)
+        at = self._call_at(ids)
+        content = self.tokenizer.decode(ids if at is None else ids[:at], skip_special=True)
+        message: Message = {"role": "assistant", "content": content}
+        if at is not None:
+            message["tool_calls"] = [self._parsed(ids[at], ids[at + 1 :]).as_message()]
+        return message
+
+    def call_of(self, ids: Sequence[int]) -> ToolCall | None:
+        """The call that a turn's ids end with; None without one. CallError as in `turn`."""
+        ids = self._without_end(ids)
+        at = self._call_at(ids)
+        return None if at is None else self._parsed(ids[at], ids[at + 1 :])
+
+    def result_ids(self, name: str, text: str) -> list[int]:
+        """What follows a call whose end id was sampled: its result, and an answer's header."""
+        content = self.tokenizer.encode(text)
+        headers = self._headers
+        return [*headers["tool"], *content, self._id[END], *headers["assistant"]]
+
+    def _without_end(self, ids: Sequence[int]) -> list[int]:
+        """A turn's ids up to the first that ends it."""
+        ids = list(ids)
+        return ids[: next((n for n, i in enumerate(ids) if i in self.stop_ids), len(ids))]
+
+    def _call_at(self, ids: Sequence[int]) -> int | None:
+        tokens = {self._id[PYTHON], self._id[SEARCH], self._id[TOOL]}
+        return next((n for n, i in enumerate(ids) if i in tokens), None)
+
+    def _parsed(self, token: int, ids: list[int]) -> ToolCall:
+        """The call of a call token and the ids after it."""
+        if not self.tokenizer.special_ids.isdisjoint(ids):
+            raise CallError("a control token inside a tool call")
+        text = self.tokenizer.decode(ids)
+        if not text.strip():
+            raise CallError("a tool call without content")
+        for name, (special, argument) in PLAIN_CALLS.items():
+            if token == self._id[special]:
+                return ToolCall(name, {argument: text})
+        return parse_call(text)
+
+
+def parse_call(text: str, arguments: str = "arguments") -> ToolCall:
+    """The call in {"name": …, "arguments": {…}}, nothing else allowed. CallError otherwise."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CallError(f"the tool call is no JSON: {str(error)[:100]}") from None
+    if not isinstance(found, dict) or set(found) != {"name", arguments}:
+        raise CallError(f'a tool call is {{"name": …, "{arguments}": {{…}}}}')
+    if not isinstance(found["name"], str) or not found["name"]:
+        raise CallError("the name of a tool call is a text")
+    if not isinstance(found[arguments], dict):
+        raise CallError("the arguments of a tool call are an object")
+    return ToolCall(found["name"], found[arguments])
+
+
+def _content(message: Message) -> str:
+    """A message's text; a call may come without."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if content is None and message.get("role") == "assistant":
+        return ""
+    raise BadInput(f"content of a {message.get('role')} message is no text")
+
+
+def _written(call: ToolCall) -> tuple[str, str]:
+    """(control token, text) that a call is written as."""
+    arguments = call.arguments
+    if call.name in PLAIN_CALLS and isinstance(arguments, dict):
+        special, key = PLAIN_CALLS[call.name]
+        if list(arguments) == [key] and isinstance(arguments[key], str):
+            return special, arguments[key]
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    name = json.dumps(call.name, ensure_ascii=False)
+    return TOOL, f'{{"name": {name}, "arguments": {arguments}}}'
+
+
+def chat_format(tokenizer: Tokenizer) -> ChatFormat | None:
+    """The format a tokenizer brings: ours, its own template's, or None: a base model's.
+
+    Mismatch (78) for a template that cannot be used.
+    """
+    template = tokenizer.config.get("chat_template")
+    if not template:
+        return None
+    if template == TEMPLATE and all(tokenizer.id_of(s) is not None for s in SPECIALS):
+        return ChatFormat(tokenizer)
+    from llmctl.tokenizer.chat_foreign import ForeignFormat
+
+    return ForeignFormat(tokenizer)
+
+
+def with_chat(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with our format: missing control tokens take the next free ids.
+
+    One that has a format is returned as it is.
+    """
+    if tokenizer.config.get("chat_template"):
+        return tokenizer
+    parts = json.loads(tokenizer.raw)
+    added, vocab = list(parts.get("added_tokens") or []), parts["model"]["vocab"]
+    free = tokenizer.n_ids
+    for special in SPECIALS:
+        if tokenizer.id_of(special) is not None:
+            continue
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        i = vocab.get(special, free)
+        free += i == free
+        added.append({"id": i, "content": special, **flags, "special": True})
+    parts["added_tokens"] = sorted(added, key=lambda t: t["id"])
+    config = {**tokenizer.config, "chat_template": TEMPLATE}
+    document = next((t for t in DOCUMENT_TOKENS if t in vocab or tokenizer.id_of(t)), None)
+    if document is not None:  # padding is never what ends a turn, or ending is never learned
+        config |= {"eos_token": END, "pad_token": document}
+    raw = json.dumps(parts, ensure_ascii=False).encode()
+    return Tokenizer(raw, config, tokenizer.source)
+
+
+def check_messages(messages: Any, *, prompt: bool = False) -> str | None:
+    """Why a conversation cannot be learned from; None when it can.
+
+    prompt: it is to be answered, so it ends before an assistant's turn.
+    """
+    if not isinstance(messages, list) or not messages:
+        return "no messages"
+    before = ""
+    for message in messages:
+        if not isinstance(message, dict):
+            return "a message is no object"
+        role = message.get("role")
+        if role not in ROLES:
+            return f"unknown role {str(role)[:40]!r}"
+        if why := _fault(message, before):
+            return why
+        before = "call" if message.get("tool_calls") else role
+    if prompt:
+        return "the last turn is the assistant's" if before in ("assistant", "call") else None
+    if all(m["role"] != "assistant" for m in messages):
+        return "no assistant turn"
+    return None
+
+
+def _fault(message: Message, before: str) -> str | None:
+    """What is wrong with one message after one of role `before` ("call": one with a call)."""
+    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
+    if content is not None and not isinstance(content, str):
+        return "content is no text"
+    if not (content or "").strip() and role != "tool" and not calls:
+        return "empty content"
+    if role == before == "assistant":
+        return "two assistant turns in a row"
+    if role == "system" and before:
+        return "a system message that is not the first"
+    if before == "call" and role != "tool":
+        return "a call without result"
+    if role == "tool" and before not in ("call", "tool"):
+        return "a tool result without a call"
+    return _call_fault(role, calls) if calls else None
+
+
+def _call_fault(role: str, calls: Any) -> str | None:
+    """What is wrong with the calls of a message."""
+    if role != "assistant":
+        return f"a call in a {role} message"
+    if not isinstance(calls, list) or not all(isinstance(c, dict) for c in calls):
+        return "tool_calls is no list of objects"
+    for call in calls:
+        function = call.get("function") or call
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return "a call without a name"
+        if not isinstance(function.get("arguments", {}), dict | str):
+            return "arguments of a call are no object"
+    return None
