@@ -13,15 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from llmctl.core.terminal import printable as printable
+
 PLAIN_EVERY = 5.0  # seconds between progress lines where stderr is no terminal
-_UNPRINTABLE = {c: f"\\x{c:02x}" for c in [*range(0x20), *range(0x7F, 0xA0)] if c not in (9, 10)}
-_BIDI = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F]
-_UNPRINTABLE |= {c: f"<U+{c:04X}>" for c in [*_BIDI, *range(0xE0000, 0xE0080)]}
-
-
-def printable(text: str) -> str:
-    """Text with terminal control characters made visible: nothing printed can steer a terminal."""
-    return text.translate(_UNPRINTABLE)
 
 
 def is_terminal() -> bool:
