@@ -10,18 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from llmctl.data.batches import Batch
 
-LossFn = Callable[[Batch], tuple[Tensor, Tensor]]
+class Movable(Protocol):
+    """A micro-batch, as far as training knows one: what its loss makes of it is its own matter."""
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+LossFn = Callable[[Any], tuple[Tensor, Tensor]]  # micro-batch -> (sum, count), scalars
 
 
 def sum_gradients(
-    batches: Iterable[Batch], loss_fn: LossFn, params: list[Tensor], device: torch.device
+    batches: Iterable[Movable], loss_fn: LossFn, params: list[Tensor], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of every micro-batch's loss sum to `.grad`; (loss sum, count), detached."""
     total = torch.zeros((), dtype=torch.float64, device=device)
@@ -42,7 +47,11 @@ class Lanes:
         self._pool = ThreadPoolExecutor(n, thread_name_prefix="lane") if n > 1 else None
 
     def sum_gradients(
-        self, batches: Iterable[Batch], loss_fn: LossFn, params: list[Tensor], device: torch.device
+        self,
+        batches: Iterable[Movable],
+        loss_fn: LossFn,
+        params: list[Tensor],
+        device: torch.device,
     ) -> tuple[Tensor, Tensor]:
         """As sum_gradients, by all lanes; lane i takes micro-batches i, i + n, i + 2n, …"""
         if self._pool is None:
@@ -70,7 +79,7 @@ class Lanes:
 
 
 def _lane(
-    batches: list[Batch], loss_fn: LossFn, params: list[Tensor]
+    batches: list[Movable], loss_fn: LossFn, params: list[Tensor]
 ) -> tuple[list[Tensor | None], Tensor, Tensor]:
     """Gradients, loss sum and count of one lane; `.grad` belongs to all lanes and stays alone."""
     sums: list[Tensor | None] = [None] * len(params)

@@ -29,8 +29,7 @@ from llmctl.core.errors import Diverged, Mismatch
 from llmctl.core.files import write_json
 from llmctl.core.seeds import derive
 from llmctl.core.signals import Stop, graceful_stop
-from llmctl.data.batches import Batch
-from llmctl.train.backward import Lanes, LossFn
+from llmctl.train.backward import Lanes, LossFn, Movable
 from llmctl.train.meter import Meter
 from llmctl.train.metrics import MetricsFile
 from llmctl.train.optim import Optimizers, gather, shard_like, whole
@@ -42,9 +41,14 @@ SPIKE_WINDOW, SPIKE_SIGMAS = 128, 6.0
 
 
 class Batches(Protocol):
-    """A step's data, drawn from nothing but the step's number (and, in RL, the live weights)."""
+    """A step's data, drawn from nothing but the step's number (and, in RL, the live weights).
 
-    def take(self, step: int, micro_batch: int) -> Iterable[Batch]: ...
+    A stage's own may have two methods more, both called on every rank when the step is done:
+    tokens(step) -> tokens the step worked on, over all ranks, when its loss counts something else;
+    metrics(step) -> what else to note of the step, for metrics.jsonl and the table's columns.
+    """
+
+    def take(self, step: int, micro_batch: int) -> Iterable[Movable]: ...
 
     def describe(self, step: int) -> dict[str, Any]: ...
 
@@ -148,11 +152,11 @@ class Loop:
         )
         loss, norm, count, stop = self._update(step, lr, wants_stop)
         self.state.step = step + 1
-        self.meter.measure(int(count))
         done = self.state.step
         row: dict[str, Any] = {"step": done, "loss": loss, "lr": lr, "grad_norm": norm}
-        row["tokens"] = done * self.plan.batch_tokens
-        if self.meter.bytes_per_token:
+        row |= {"tokens": done * self.plan.batch_tokens, "targets": int(count)}
+        row |= self._facts_of(step, int(count))
+        if self.meter.bytes_per_token and loss is not None:
             row["bits_per_byte"] = loss / math.log(2) / self.meter.bytes_per_token
         row |= self.meter.facts(done)
         row["memory"] = hardware.memory_used(self.world.device)
@@ -169,15 +173,34 @@ class Loop:
             self.meter.pause()
         return stop and not last
 
-    def _update(self, step: int, lr: float, wants_stop: bool) -> tuple[float, float, float, bool]:
-        """Gradients of the global batch, one optimizer step: (mean loss, norm, count, stop)."""
+    def _facts_of(self, step: int, count: int) -> dict[str, Any]:
+        """What the batches say of a step that has just been done; measures its speed."""
+        tokens = getattr(self.batches, "tokens", None)
+        self.meter.measure(count if tokens is None else tokens(step))
+        metrics = getattr(self.batches, "metrics", None)
+        return {} if metrics is None else dict(metrics(step))
+
+    def _update(
+        self, step: int, lr: float, wants_stop: bool
+    ) -> tuple[float | None, float, float, bool]:
+        """Gradients of the global batch, one optimizer step: (mean loss, norm, count, stop).
+
+        A step with nothing to learn from (count 0) changes nothing, moments and weights included.
+        """
         device, params = self.world.device, self.optimizer.params
         torch.manual_seed(derive(self.settings.seed, "step", step, self.world.rank))
         self.optimizer.zero_grad()
         work = self.batches.take(step, self.settings.micro_batch)
         total, n = self.lanes.sum_gradients(work, self.loss_fn, params, device)
-        sums = self.world.sum([float(total), float(n), float(wants_stop)])
-        loss, count = sums[0] / max(sums[1], 1.0), max(sums[1], 1.0)
+        some = [float(p.grad is not None) for p in params] if self.world.size > 1 else []
+        sums = self.world.sum([float(total), float(n), float(wants_stop), *some])
+        for p, ranks in zip(params, sums[3:]):
+            if ranks and p.grad is None:  # this rank had no row, others had: all sum alike
+                p.grad = torch.zeros_like(p)
+        if not sums[1]:
+            self.optimizer.zero_grad()
+            return None, 0.0, 0.0, sums[2] > 0
+        loss, count = sums[0] / sums[1], sums[1]
         grads = [p.grad for p in params if p.grad is not None]
         if not self.sharded:
             self.world.sum_tensors(grads)

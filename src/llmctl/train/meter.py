@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmctl.core import console
@@ -18,17 +19,35 @@ WINDOW = 20  # steps over which speed is averaged
 LIVE_EVERY = 0.2  # seconds between redraws of the live line
 HEADER_EVERY = 25  # rows
 
-COLUMNS = (
-    ("step", 15),
-    ("loss", 7),
-    ("bits/byte", 9),
-    ("lr", 8),
-    ("grad norm", 9),
-    ("tokens/s", 9),
-    ("MFU", 6),
-    ("memory", 8),
-    ("left", 8),
-    ("cost", 8),
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its title, its width, and a metrics row's value as text.
+
+    format: of a format string such as '.4f', or a function; a value that is missing shows as '-'.
+    """
+
+    title: str
+    width: int
+    key: str
+    format: str | Callable[[Any], str] = ".4f"
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """This column's cell."""
+        value = row.get(self.key)
+        if value is None:
+            return "-"
+        return self.format(value) if callable(self.format) else format(value, self.format)
+
+
+BITS = Column("bits/byte", 9, "bits_per_byte")
+BEFORE = (Column("loss", 7, "loss"),)
+AFTER = (
+    Column("lr", 8, "lr", ".2e"),
+    Column("grad norm", 9, "grad_norm", ".3f"),
+    Column("tokens/s", 9, "tokens_per_s", ",.0f"),
+    Column("MFU", 6, "mfu", ".1%"),
+    Column("memory", 8, "memory", lambda value: f"{value / 1e9:.2f} GB"),
 )
 
 
@@ -52,11 +71,14 @@ class Meter:
         peak: float,
         bytes_per_token: float,
         price: float,
+        columns: Sequence[Column] = (BITS,),
     ) -> None:
         """peak: FLOP/s of all devices together. bytes_per_token 0: bits per byte unknown.
 
-        price: money an hour for all devices; done: steps before this start.
+        price: money an hour for all devices; done: steps before this start. columns: what this
+        stage shows beside what all of them show.
         """
+        self.columns = tuple(columns)
         self.steps, self.peak, self.price = steps, peak, price
         self.flops_per_token, self.bytes_per_token = flops_per_token, bytes_per_token
         self.started = self._last = time.perf_counter()
@@ -106,7 +128,7 @@ class Meter:
         if stay:
             self._clear()
             if self._rows % HEADER_EVERY == 0:
-                console.info("  ".join(name.rjust(width) for name, width in COLUMNS))
+                console.info(self._header())
             self._rows += 1
             self._said = now
             console.info(self._line(row))
@@ -125,18 +147,16 @@ class Meter:
         self._clear()
         console.info(text)
 
+    def _header(self) -> str:
+        shown = [("step", 15), *((c.title, c.width) for c in self._shown()), ("left", 8)]
+        return "  ".join(name.rjust(width) for name, width in [*shown, ("cost", 8)])
+
+    def _shown(self) -> tuple[Column, ...]:
+        return (*BEFORE, *self.columns, *AFTER)
+
     def _line(self, row: Mapping[str, Any]) -> str:
-        mfu, bits = row.get("mfu"), row.get("bits_per_byte")
-        cells = (
-            f"{row['step']:,}/{self.steps:,}",
-            f"{row['loss']:.4f}",
-            "-" if bits is None else f"{bits:.4f}",
-            f"{row['lr']:.2e}",
-            f"{row['grad_norm']:.3f}",
-            f"{row['tokens_per_s']:,.0f}",
-            "-" if mfu is None else f"{mfu:.1%}",
-            f"{row['memory'] / 1e9:.2f} GB",
-            duration(row["seconds_left"]),
-            f"${row['cost']:,.2f}" if self.price else "-",
-        )
-        return "  ".join(cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS))
+        cells = [f"{row['step']:,}/{self.steps:,}".rjust(15)]
+        cells += [column.text(row).rjust(column.width) for column in self._shown()]
+        cells += [duration(row["seconds_left"]).rjust(8)]
+        cells += [(f"${row['cost']:,.2f}" if self.price else "-").rjust(8)]
+        return "  ".join(cells)

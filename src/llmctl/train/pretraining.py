@@ -1,7 +1,4 @@
-"""Pretraining put together: corpus, model, optimizer, loop, hooks; and the model folder at its end.
-
-Decisions about the machine are made once, by rank 0, and kept in run.json.
-"""
+"""Pretraining put together: corpus, model, optimizer, loop, hooks; the model folder at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from torch import Tensor
 
 from llmctl.artifacts.checkpoint import Checkpoint, Checkpoints
 from llmctl.artifacts.store import Artifact, Draft
-from llmctl.core import console, hardware
 from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, NoInput, UsageError
 from llmctl.core.seeds import derive
@@ -23,16 +19,17 @@ from llmctl.data.batches import Batch, PackedBatches, PackedRows
 from llmctl.model import hf
 from llmctl.model.config import ModelConfig
 from llmctl.model.transformer import Transformer
+from llmctl.train import fitting
 from llmctl.train import machine as machines
 from llmctl.train.backward import Lanes
 from llmctl.train.corpus import open_corpus
 from llmctl.train.hooks import eval_bits_per_byte, show_sample
-from llmctl.train.loop import Hook, Loop, LoopSettings
+from llmctl.train.loop import Hook, Loop
 from llmctl.train.losses import compiled_next_token_loss, next_token_loss
-from llmctl.train.machine import DTYPES, Machine
+from llmctl.train.machine import DTYPES
 from llmctl.train.meter import Meter
 from llmctl.train.metrics import read_metrics
-from llmctl.train.optim import Optimizers, OptimSettings, gather
+from llmctl.train.optim import OptimSettings, gather
 from llmctl.train.plan import Plan
 from llmctl.train.report import draw_loss, say_plan
 from llmctl.train.shape import plan_of, refuse_ignored, shape_from, shape_of, uses_muon
@@ -63,8 +60,9 @@ class Pretraining:
             rank=world.rank,
             world_size=world.size,
         )
-        self.peak = 0.0
-        self.machine = self._decide()
+        self.machine, self.peak = fitting.decide_once(
+            config, draft, world, self.shape, self.plan, self.batches.share
+        )
         self.facts = {"tokens": tokens.id, "seed": config.seed, "model": self.shape.to_hf()}
         self.facts |= {k: getattr(self.plan, k) for k in ("steps", "seq_len", "batch_tokens", "lr")}
         world.agree("the run's settings", [draft.run.get("fingerprint"), self.facts])
@@ -110,37 +108,6 @@ class Pretraining:
             reason=f"{self.config.extend} trained on",
         )
 
-    def _decide(self) -> Machine:
-        """What is decided once; the same on every rank and at every resume."""
-        config, plan = self.config, self.plan
-
-        def peak(device: torch.device, dtype: torch.dtype) -> float:
-            if not self.peak:
-                self.peak, _ = hardware.peak_flops(device, dtype)
-            return self.peak
-
-        with machines.one_thread():
-            here = machines.decide(
-                self.world,
-                self.shape,
-                seq_len=plan.seq_len,
-                rows=self.batches.share,
-                total_tokens=plan.tokens,
-                workers=config.workers,
-                dtype=config.dtype,
-                compile=config.compile,
-                micro_batch=config.micro_batch,
-                peak=peak,
-            )
-            peak(self.world.device, DTYPES[here.dtype])
-        if self.world.is_main:
-            self.peak = self.draft.remember("peak", self.peak)
-            recorded = Machine(**self.draft.remember("machine", dataclasses.asdict(here)))
-            here = machines.take_up(recorded, here, self.batches.share)
-        found = self.world.share({"peak": self.peak, "machine": dataclasses.asdict(here)})
-        self.peak = found["peak"]
-        return Machine(**found["machine"])
-
     def train(self) -> dict[str, Any]:
         """Build what is trained, train it, write the model; the manifest's stats."""
         with machines.prepared(self.machine):
@@ -166,40 +133,33 @@ class Pretraining:
             loss_fn(batch.to(world.device))[0].backward()
             model.zero_grad(set_to_none=True)
 
-        micro = machine.micro_batch
-        if config.parallel == "ddp" or world.size == 1:
-            micro = machines.settle_micro_batch(
-                machine,
-                world,
-                self.shape,
-                seq_len=plan.seq_len,
-                rows=self.batches.share,
-                attempt=attempt,
-            )
-        if world.is_main and (before := self.draft.remember("micro_batch", micro)) != micro:
-            console.warn(f"micro-batches of {micro} rows, {before} before: not bit-exact")
+        micro = fitting.settle(
+            self.draft,
+            machine,
+            world,
+            self.shape,
+            seq_len=plan.seq_len,
+            rows=self.batches.share,
+            attempt=attempt,
+            sharded=config.parallel == "fsdp" and world.size > 1,
+        )
         if machine.compile:
             attempt(micro)  # compiled here, once, before lanes share it
-        lanes = Lanes(machine.lanes)
-        meter = self._meter(0)
-        loop = Loop(
+        lanes, meter = Lanes(machine.lanes), self._meter()
+        loop = fitting.make_loop(
+            config,
+            self.draft,
+            world,
+            plan,
             model=model,
-            loss_fn=loss_fn,
             batches=self.batches,
-            optimizer=Optimizers(model, self._optim(), lanes.map, machine.lanes),
-            plan=plan,
-            world=world,
-            folder=self.draft.path,
+            loss_fn=loss_fn,
+            optim=self._optim(),
+            micro_batch=micro,
             meter=meter,
-            settings=LoopSettings(
-                micro_batch=micro,
-                seed=config.seed,
-                clip=config.clip,
-                max_minutes=config.max_minutes,
-                facts=self.facts,
-            ),
-            hooks=self._hooks(model, plain_loss, micro, meter, lanes),
             lanes=lanes,
+            facts=self.facts,
+            hooks=self._hooks(model, plain_loss, micro, meter, lanes),
             start=self.start,
         )
         self._copy_metrics()
@@ -218,22 +178,18 @@ class Pretraining:
         return model.to(world.device).train()
 
     def _optim(self) -> OptimSettings:
-        config = self.config
-        return OptimSettings(
-            kind="muon" if uses_muon(config) else "adamw",
-            lr=self.plan.lr,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-        )
+        kind = "muon" if uses_muon(self.config) else "adamw"
+        return fitting.optim_settings(self.config, kind, self.plan.lr)
 
-    def _meter(self, done: int) -> Meter:
-        return Meter(
-            steps=self.plan.steps,
-            done=done,
-            flops_per_token=self.shape.flops_per_token(self.plan.seq_len),
-            peak=self.peak * self.machine.lanes * self.machine.threads * self.world.size,
+    def _meter(self) -> Meter:
+        return fitting.make_meter(
+            self.config,
+            self.world,
+            self.shape,
+            self.plan,
+            self.machine,
+            self.peak,
             bytes_per_token=self.corpus.bytes_per_token,
-            price=self.config.price * self.world.size,
         )
 
     def _hooks(
