@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import types
 import typing
@@ -119,10 +120,11 @@ def _integer(text: str) -> int:
 
 @functools.cache
 def settings_of(config: type) -> dict[str, Setting]:
-    """The knobs of a config dataclass by name, in order."""
+    """The knobs of a config dataclass by name, in order: its own first, then what it inherits."""
     hints = typing.get_type_hints(config)
     found = {}
-    for field in dataclasses.fields(config):
+    order = [name for kind in config.__mro__ for name in inspect.get_annotations(kind)]
+    for field in sorted(dataclasses.fields(config), key=lambda f: order.index(f.name)):
         hint, optional = hints[field.name], False
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
             inner = [a for a in typing.get_args(hint) if a is not type(None)]

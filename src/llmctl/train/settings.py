@@ -47,6 +47,8 @@ class TrainConfig:
     sample_steps: int = setting(0, "sample text every so many updates; 0: 5 a run", payload=False)
     max_minutes: float = setting(0.0, "save and exit 75 after; 0: no limit", payload=False)
     price: float = setting(0.0, "of a device hour, to count the cost", unit="$", payload=False)
+    gpu: str = setting("auto", "device --dry-run reckons with; auto: this machine's", payload=False)
+    mfu: float = setting(0.4, "share of the peak --dry-run assumes", payload=False)
 
     def __post_init__(self) -> None:
         """UsageError (2) for nonsense, naming the numbers."""
@@ -62,8 +64,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if getattr(self, name) >= 1:
                 raise UsageError(f"{name} must be below 1, got {getattr(self, name)}")
-        if self.min_lr > 1:
-            raise UsageError(f"min_lr={self.min_lr} is a share of 1")
+        if not 0 < self.mfu <= 1 or self.min_lr > 1:
+            raise UsageError(f"mfu={self.mfu} and min_lr={self.min_lr} are shares of 1")
 
 
 @dataclass(frozen=True, kw_only=True)
