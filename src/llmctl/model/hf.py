@@ -41,8 +41,11 @@ class SavesItself(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
-def load_config(folder: Path | str) -> ModelConfig:
-    """The ModelConfig of a model folder; generation_config.json adds further end-of-text ids."""
+def load_config(folder: Path | str, *, reward: bool = False) -> ModelConfig:
+    """The ModelConfig of a model folder; generation_config.json adds further end-of-text ids.
+
+    reward: whether a model that scores is wanted; Mismatch (78) when it is the other sort.
+    """
     folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
@@ -50,12 +53,23 @@ def load_config(folder: Path | str) -> ModelConfig:
     config = read_json(path, limit=16 << 20)
     if not isinstance(config, dict):
         raise Mismatch(f"{path}: not a JSON object; copy the file again")
-    if any("ForSequenceClassification" in str(a) for a in config.get("architectures") or []):
+    scores = any("ForSequenceClassification" in str(a) for a in config.get("architectures") or [])
+    if scores and not reward:
         raise Mismatch(f"{folder}: a reward or classifier model; a language model is wanted here")
+    if reward and not (scores and _labels(config) == 1):
+        raise Mismatch(f"{folder}: no reward model (one label); make one with `llmctl rm`")
+    if reward:
+        config["tie_word_embeddings"] = True  # there is no head to tie
     if config.get("tie_word_embeddings") is None and config.get("model_type") != "gpt2":
         config["tie_word_embeddings"] = _head_is_missing(folder)
     found = ModelConfig.from_hf(config, str(path))
     return dataclasses.replace(found, eos_ids=_all_eos(folder, found.eos_ids))
+
+
+def _labels(config: Mapping[str, Any]) -> Any:
+    """How many labels a classifier has; transformers writes id2label, others num_labels."""
+    named = config.get("id2label")
+    return len(named) if isinstance(named, dict) else config.get("num_labels", 2)
 
 
 def _all_eos(folder: Path, eos_ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,18 +90,34 @@ def load_model(
     Raises NoInput (no folder, no weights), Refused (only pickles), Mismatch (damaged header, an
     unsupported config, parameters missing, left over or of another shape: the first 5 are named).
     """
-    folder = Path(folder)
-    if folder.suffix in PICKLES or (folder.is_file() and folder.suffix != ".json"):
-        raise _pickle(folder)
-    if not folder.is_dir():
-        raise NoInput(f"{folder}: no such model folder; check the path")
-    files = weight_files(folder)
-    config = load_config(folder)
+    config = load_config(check_folder(folder))
     with torch.device("meta"):
         model = Transformer(config)
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if config.tie_embeddings:
         del wanted["lm_head.weight"]
+    return _assemble(model, read_state(folder, config, wanted, dtype, device), device)
+
+
+def check_folder(folder: Path | str) -> Path:
+    """The folder, when it is one with weights that can be read; else Refused or NoInput."""
+    folder = Path(folder)
+    if folder.suffix in PICKLES or (folder.is_file() and folder.suffix != ".json"):
+        raise _pickle(folder)
+    if not folder.is_dir():
+        raise NoInput(f"{folder}: no such model folder; check the path")
+    weight_files(folder)
+    return folder
+
+
+def read_state(
+    folder: Path | str,
+    config: ModelConfig,
+    wanted: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """The tensors `wanted` (our name -> shape) of a folder; Mismatch names what does not fit."""
     state: dict[str, Tensor] = {}
     problems: list[str] = []
 
@@ -104,7 +134,7 @@ def load_model(
         else:
             state[own] = tensor.to(device=device, dtype=dtype)
 
-    for path in files:
+    for path in weight_files(Path(folder)):
         tensor_file.read_tensors(path, take)
     problems += [f"missing {name}" for name in wanted if name not in state and not problems]
     if problems:
@@ -113,7 +143,7 @@ def load_model(
             f"{folder}: the weights do not fit config.json: {'; '.join(problems[:5])}{more}; "
             "take config.json and weights from one place"
         )
-    return _assemble(model, state, device)
+    return state
 
 
 def _assemble(model: Transformer, state: dict[str, Tensor], device: Any) -> Transformer:
@@ -133,6 +163,8 @@ def own_name(name: str, config: ModelConfig) -> str | None:
         return None
     if name == "lm_head.weight":
         return None if config.tie_embeddings else name
+    if name == "score.weight":  # a reward model's
+        return name
     if config.family == "gpt2" and not name.startswith("transformer."):
         return f"transformer.{name}"
     return name
@@ -221,8 +253,12 @@ def save_state(
     *,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
+    classifier: Mapping[str, Any] | None = None,
 ) -> None:
-    """save_model for weights gathered elsewhere: a full state dict under our names."""
+    """save_model for weights gathered elsewhere: a full state dict under our names.
+
+    classifier: keys of config.json for a model that scores and does not generate.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = file_state(state, config)
@@ -230,8 +266,9 @@ def save_state(
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     dtypes = {tensor.dtype for tensor in tensors.values()}
     stored = str(min(dtypes, key=lambda d: d.itemsize)).removeprefix("torch.")
-    write_json(folder / "config.json", config.to_hf(stored))
-    write_json(folder / "generation_config.json", _generation(config, generation_config))
+    write_json(folder / "config.json", config.to_hf(stored) | dict(classifier or {}))
+    if classifier is None:
+        write_json(folder / "generation_config.json", _generation(config, generation_config))
     _write_weights(folder, tensors, shard_bytes)
     if isinstance(tokenizer, Path | str):
         for name in TOKENIZER_FILES:
