@@ -1,93 +1,45 @@
 """The engine: prompts in, completions out, many rows at once.
 
 Rows join and leave as they go: a finished row gives its place to a waiting prompt at once
-(continuous batching). Row r of a request is drawn with uniform(seed, r, step), so its result does
-not depend on the batch it ran in, as far as floating point allows.
+(continuous batching). Token k that row r of a request draws is drawn with uniform(seed, r, k), so
+its result does not depend on the batch it ran in, as far as floating point allows.
+
+With tools, a row whose turn ends with a call leaves, and joins again with all its ids and those of
+the result behind them: nothing is encoded twice.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from llmctl.core.errors import BadInput, Diverged, Mismatch
+from llmctl.infer.completion import CallRecord, Completion, Event, FinishReason, Stats
 from llmctl.infer.kv_cache import KVCache
 from llmctl.infer.params import SamplingParams
+from llmctl.infer.row import Row
 from llmctl.infer.runner import PREFILL_TOKENS, Runner
 from llmctl.infer.sampling import draw, penalise, uniform
 from llmctl.infer.text import TextStream
+from llmctl.infer.toolbox import Running, ToolBox
 from llmctl.model.transformer import Transformer
 from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.chat import ToolCall
 
+__all__ = ["CallRecord", "Completion", "Engine", "Event", "FinishReason", "Stats", "ToolBox"]
 FIRST_COLUMNS = 128  # columns of a new cache beyond the longest prompt, at most
 KV_SHARE = 0.4  # of the memory that is free when a request comes, for keys and values
-FinishReason = Literal["stop", "length", "context"]
-
-
-@dataclass
-class Completion:
-    """One answer. `ids` are the tokens sampled, the one that ended it included; `text` stops before
-    it. finish_reason: stop (an end id or stop string), length (max_tokens), context (the model's
-    longest row). logprobs[i] belongs to ids[i]; probs[i]: the most likely (id, probability)."""
-
-    index: int
-    prompt_ids: list[int]
-    ids: list[int] = field(default_factory=list)
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    logprobs: list[float] = field(default_factory=list)
-    probs: list[list[tuple[int, float]]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Event:
-    """New text of one row; `completion` is final once its finish_reason is set."""
-
-    completion: Completion
-    text: str
-
-
-@dataclass
-class Stats:
-    """Tokens and seconds since the engine was made."""
-
-    prefill_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_tokens: int = 0
-    decode_seconds: float = 0.0
-
-    def line(self) -> str:
-        """'prefill 512 tokens at 700 tokens/s, decode 64 tokens at 40.1 tokens/s'."""
-        parts = []
-        for name in ("prefill", "decode"):
-            tokens, seconds = getattr(self, f"{name}_tokens"), getattr(self, f"{name}_seconds")
-            rate = tokens / max(seconds, 1e-9)
-            parts.append(f"{name} {tokens:,} tokens" + f" at {rate:,.1f} tokens/s" * (tokens > 0))
-        return ", ".join(parts)
-
-
-@dataclass
-class _Row:
-    """A request that is being answered."""
-
-    completion: Completion
-    params: SamplingParams
-    stream: TextStream
-    limit: int  # tokens it may sample
-    limited_by: FinishReason
 
 
 class Engine:
     """Generation with one model. Not safe for use from several threads.
 
-    The model is used as it is now: where nothing had to be copied, later changes of its weights
-    show. max_rows: rows at work at once. dtype, consume: see Runner.
+    The model is used as it is now: `refresh` takes its weights anew when they have changed.
+    max_rows: rows at work at once. dtype, consume: see Runner.
     """
 
     def __init__(
@@ -108,34 +60,49 @@ class Engine:
             )
         self.max_rows = max_rows
         self.runner = Runner(model, dtype=dtype, consume=consume)
+        self._model = None if consume else model
         self.stats = Stats()
         self.end_ids = frozenset(model.config.eos_ids) or _end_of_text(tokenizer)
         # ids that stand for nothing, such as the padding of the vocabulary, are never drawn
         known = [i for i, b in enumerate(tokenizer.token_bytes[: tokenizer.n_ids]) if not b]
         self.holes = torch.tensor(known, dtype=torch.int64, device=self.runner.device)
 
+    def refresh(self) -> None:
+        """Take the model's weights as they are now. Not while a request is being answered."""
+        if self._model is None:
+            raise ValueError("an engine that consumed its model has nowhere to take weights from")
+        self.runner = Runner(self._model, dtype=self.runner.dtype)
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
         params: SamplingParams | Sequence[SamplingParams],
         on_text: Callable[[Event], None] | None = None,
+        tools: ToolBox | None = None,
     ) -> list[Completion]:
         """A completion for each prompt, in order. on_text is called with new text as it comes."""
         done: dict[int, Completion] = {}
-        for event in self.stream(prompts, params):
-            if on_text is not None:
-                on_text(event)
-            if event.completion.finish_reason is not None:
-                done[event.completion.index] = event.completion
+        events = self.stream(prompts, params, tools)
+        try:
+            for event in events:
+                if on_text is not None:
+                    on_text(event)
+                if event.completion.finish_reason is not None:
+                    done[event.completion.index] = event.completion
+        finally:
+            events.close()  # now, whatever was raised: running tools end with it
         return [done[i] for i in range(len(prompts))]
 
     def stream(
         self,
         prompts: Sequence[Sequence[int]],
         params: SamplingParams | Sequence[SamplingParams],
-    ) -> Iterator[Event]:
+        tools: ToolBox | None = None,
+    ) -> Generator[Event, None, None]:
         """Events of all rows as they happen; each row's last one has a finish_reason.
 
+        tools: what the model may call; max_tokens counts what it draws, not what tools answer.
+        Whoever stops early calls close() of what is returned, which ends running tools.
         Raises BadInput for an empty prompt, one with an id the model has not, or one that leaves no
         room in the context, before anything is computed; Diverged when logits are not numbers.
         """
@@ -146,29 +113,68 @@ class Engine:
         )
         if not waiting:
             return
-        cache = self._new_cache(waiting)
-        rows: list[_Row] = []
-        while rows or waiting:
-            if waiting and cache.n_rows < cache.max_rows:
-                joined, logits = self._admit(cache, waiting)
-                yield from self._advance(cache, rows, joined, logits, first=len(rows))
-                continue
-            ids = torch.tensor([r.completion.ids[-1] for r in rows], device=self.runner.device)
-            started = time.perf_counter()
-            logits = self.runner.decode(cache, ids)
-            active, rows = rows, []
-            yield from self._advance(cache, rows, active, logits, first=0, started=started)
+        calls: Running[Row] | None = None if tools is None else Running(tools)
+        try:
+            yield from self._work(waiting, calls)
+        finally:
+            if calls is not None:
+                calls.stop()
 
-    def _new_cache(self, waiting: Sequence[_Row]) -> KVCache:
-        """A cache with as many rows as are asked for, allowed, and fit in memory at full length."""
-        prompts = [len(row.completion.prompt_ids) for row in waiting]
-        full = max(size + row.limit for size, row in zip(prompts, waiting))
-        first = max(size + min(row.limit, FIRST_COLUMNS) for size, row in zip(prompts, waiting))
+    def _work(self, waiting: deque[Row], calls: Running[Row] | None) -> Iterator[Event]:
+        cache = self._new_cache(waiting, calls is not None)
+        rows: list[Row] = []
+        step = 0
+        while rows or waiting or (calls and calls.away):
+            if calls and calls.away:
+                yield from self._rejoin(calls, waiting, step, idle=not rows and not waiting)
+            box = calls.box if calls else None
+            if waiting and cache.n_rows < cache.max_rows:
+                active, logits = self._admit(cache, waiting)
+                events = self._advance(cache, rows, active, logits, box, first=len(rows))
+            elif rows:
+                ids = torch.tensor([r.completion.ids[-1] for r in rows], device=self.runner.device)
+                started = time.perf_counter()
+                logits = self.runner.decode(cache, ids)
+                active, rows = rows, []
+                events = self._advance(cache, rows, active, logits, box, started=started)
+            else:
+                continue  # all have come back at their end
+            step += 1
+            for row in active:
+                if calls and row.asked is not None:
+                    calls.start(row, row.asked, self.tokenizer.decode(row.turn), step)
+            yield from events
+
+    def _rejoin(
+        self, calls: Running[Row], waiting: deque[Row], step: int, *, idle: bool
+    ) -> Iterator[Event]:
+        """Rows whose calls have been answered wait for a place again."""
+        for row, record in calls.back(step, idle=idle):
+            completion = row.completion
+            completion.calls.append(record)
+            self.stats.calls += 1
+            forced = calls.box.format.result_ids(record.name, record.result)
+            if len(row.context) + len(forced) < self.config.max_seq_len:
+                row.force(forced)
+                waiting.append(row)
+                yield Event(completion, "", call=record)
+            else:
+                completion.finish_reason, row.held = "context", []
+                row.end()
+                yield Event(completion, row.stream.new_text(final=True), call=record)
+
+    def _new_cache(self, waiting: Sequence[Row], grows: bool = False) -> KVCache:
+        """A cache with as many rows as are asked for, allowed, and fit in memory at full length.
+        grows: results of tools may come on top of what the rows ask for."""
+        longest = self.config.max_seq_len
+        asked = [(len(row.completion.prompt_ids), row.params.max_tokens) for row in waiting]
+        full = longest if grows else max(min(size + n, longest) for size, n in asked)
+        first = max(size + min(n, longest - size, FIRST_COLUMNS) for size, n in asked)
         per_row = full * self.config.kv_bytes_per_token(self.runner.dtype.itemsize)
         fit = max(1, int(KV_SHARE * free_bytes(self.runner.device)) // per_row)
         return self.runner.new_cache(min(self.max_rows, len(waiting), fit), first)
 
-    def _row(self, index: int, ids: list[int], params: SamplingParams) -> _Row:
+    def _row(self, index: int, ids: list[int], params: SamplingParams) -> Row:
         room = self.config.max_seq_len - len(ids)
         if not ids or room < 1:
             raise BadInput(
@@ -178,25 +184,18 @@ class Engine:
             )
         if not 0 <= min(ids) <= max(ids) < self.config.vocab_size:
             raise BadInput(f"prompt {index}: an id is not below {self.config.vocab_size:,}")
-        by_context = room < params.max_tokens
-        return _Row(
-            Completion(index, ids),
-            params,
-            TextStream(self.tokenizer, params.stop),
-            min(room, params.max_tokens),
-            "context" if by_context else "length",
-        )
+        return Row(Completion(index, ids), params, TextStream(self.tokenizer, params.stop))
 
-    def _admit(self, cache: KVCache, waiting: deque[_Row]) -> tuple[list[_Row], Tensor]:
+    def _admit(self, cache: KVCache, waiting: deque[Row]) -> tuple[list[Row], Tensor]:
         """Take as many waiting rows in as fit; equal prompts go through the model once."""
-        joined: list[_Row] = []
+        joined: list[Row] = []
         numbers: list[int] = []
         first_with: dict[tuple[int, ...], int] = {}
         sources: list[int] = []
         tokens = 0
         while waiting and cache.n_rows < cache.max_rows and (tokens < PREFILL_TOKENS or not joined):
             row = waiting.popleft()
-            key = tuple(row.completion.prompt_ids)
+            key = tuple(row.context)
             if key not in first_with:
                 first_with[key] = len(first_with)
                 tokens += len(key)
@@ -217,32 +216,31 @@ class Engine:
     def _advance(
         self,
         cache: KVCache,
-        kept: list[_Row],
-        active: list[_Row],
+        kept: list[Row],
+        active: list[Row],
         logits: Tensor,
+        box: ToolBox | None,
         *,
-        first: int,
+        first: int = 0,
         started: float | None = None,
-    ) -> Iterator[Event]:
+    ) -> list[Event]:
         """Draw a token for each active row (cache rows first ..), append those that go on to
         `kept`, and drop the others from the cache."""
         ids = self._choose(active, logits)
         if started is not None:
             self.stats.decode_tokens += len(ids)
             self.stats.decode_seconds += time.perf_counter() - started
-        events = [self._take(row, id) for row, id in zip(active, ids)]
+        events = [self._take(row, id, box) for row, id in zip(active, ids)]
         kept.extend(active)
         for number in range(len(kept) - 1, first - 1, -1):
-            if kept[number].completion.finish_reason is not None:
+            if kept[number].leaves:
                 cache.drop_row(number)
                 kept[number] = kept[-1]
                 kept.pop()
-        for event in events:
-            if event.text or event.completion.probs or event.completion.finish_reason is not None:
-                yield event
+        return [e for e in events if e.text or e.asked or e.completion.probs or _final(e)]
 
     @torch.inference_mode()
-    def _choose(self, rows: list[_Row], logits: Tensor) -> list[int]:
+    def _choose(self, rows: list[Row], logits: Tensor) -> list[int]:
         """The next id of each row, with log-probabilities noted where they were asked for."""
         logits = logits[:, : self.tokenizer.n_ids]
         if self.holes.numel():
@@ -262,39 +260,73 @@ class Engine:
                 chosen[number] = id
         return chosen
 
-    def _draw(self, rows: list[_Row], logits: Tensor, params: SamplingParams) -> list[int]:
+    def _draw(self, rows: list[Row], logits: Tensor, params: SamplingParams) -> list[int]:
         biased = logits
         if params.repetition_penalty != 1.0:
-            seen = [r.completion.prompt_ids + r.completion.ids for r in rows]
-            biased = penalise(logits, seen, params.repetition_penalty)
-        numbers = [uniform(params.seed, r.completion.index, len(r.completion.ids)) for r in rows]
+            biased = penalise(logits, [r.context for r in rows], params.repetition_penalty)
+        numbers = [uniform(params.seed, r.completion.index, r.n_sampled) for r in rows]
         ids = draw(biased, params, numbers)
         if params.logprobs or params.probs:
-            logprobs = logits.log_softmax(-1)
-            for row, value in zip(rows, logprobs.gather(1, ids[:, None])[:, 0].tolist()):
-                row.completion.logprobs.append(value)
-            if params.probs:
-                best, index = logprobs.topk(min(params.probs, logprobs.shape[-1]))
-                for row, p, i in zip(rows, best.exp().tolist(), index.tolist()):
-                    row.completion.probs.append(list(zip(i, p)))
+            self._note(rows, logits, ids, params)
         return ids.tolist()
 
-    def _take(self, row: _Row, id: int) -> Event:
-        """Append one id to a row, and end it where it ends."""
+    def _note(self, rows: list[Row], logits: Tensor, ids: Tensor, params: SamplingParams) -> None:
+        """Keep the log-probabilities of the ids drawn, and of the most likely ones."""
+        logprobs = logits.log_softmax(-1)
+        raw = logprobs.gather(1, ids[:, None])[:, 0].tolist()
+        at = params.temperature or 1.0
+        policy = raw
+        if at != 1.0:
+            policy = (logits / at).log_softmax(-1).gather(1, ids[:, None])[:, 0].tolist()
+        for row, value, tempered in zip(rows, raw, policy):
+            row.completion.logprobs.append(value)
+            row.completion.policy_logprobs.append(tempered)
+        if params.probs:
+            best, index = logprobs.topk(min(params.probs, logprobs.shape[-1]))
+            for row, p, i in zip(rows, best.exp().tolist(), index.tolist()):
+                row.completion.probs.append(list(zip(i, p)))
+
+    def _take(self, row: Row, id: int, box: ToolBox | None) -> Event:
+        """Append one id to a row, and end it, or its turn, where it ends."""
         completion, params = row.completion, row.params
         completion.ids.append(id)
+        completion.sampled.append(True)
+        row.turn.append(id)
+        row.n_sampled += 1
         ends = id in params.stop_ids or (id in self.end_ids and not params.ignore_eos)
+        if box is not None:
+            ends = ends or id in box.format.stop_ids
         if not ends:
-            row.stream.push(id)
-        if ends or row.stream.stopped:
+            row.say(id, box.markers if box else frozenset())
+        if row.n_sampled >= params.max_tokens and not ends:
+            completion.finish_reason = "length"
+        elif len(row.context) >= self.config.max_seq_len and not ends:
+            completion.finish_reason = "context"
+        if row.stream.stopped:
             completion.finish_reason = "stop"
-        elif len(completion.ids) >= row.limit:
-            completion.finish_reason = row.limited_by
-        final = completion.finish_reason is not None
-        if final:
-            row.stream.finish()
-            completion.text = row.stream.text
-        return Event(completion, row.stream.new_text(final=final))
+        elif ends:
+            self._end_turn(row, box)
+        if completion.finish_reason is not None:
+            row.end()
+        text = row.stream.new_text(final=completion.finish_reason is not None)
+        return Event(completion, text, row.asked if isinstance(row.asked, ToolCall) else None)
+
+    def _end_turn(self, row: Row, box: ToolBox | None) -> None:
+        """At an end id: the row is finished, or asks for a tool."""
+        completion = row.completion
+        asked = box.asked(row.turn) if box else None
+        if asked is None:
+            completion.finish_reason = "stop"
+        elif box and box.exhausted(completion.calls):
+            completion.finish_reason = "calls"
+        elif row.n_sampled >= row.params.max_tokens:
+            completion.finish_reason = "length"
+        else:
+            row.asked = asked
+
+
+def _final(event: Event) -> bool:
+    return event.completion.finish_reason is not None
 
 
 def _end_of_text(tokenizer: Tokenizer) -> frozenset[int]:

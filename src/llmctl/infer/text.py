@@ -19,6 +19,7 @@ class TextStream:
         self.text = ""  # everything decoded, cut at the stop string
         self.shown = 0  # characters of it already given out
         self.stopped = False
+        self._new_line = False
 
     def push(self, id: int) -> None:
         """Take one more id; sets `stopped` when a stop string is complete."""
@@ -29,9 +30,16 @@ class TextStream:
         if not self.stopped:
             self._take(self.decoder.flush())
 
+    def next_turn(self) -> None:
+        """What comes belongs to another turn: it begins on a line of its own."""
+        self.finish()
+        self._new_line = bool(self.text) and not self.text.endswith("\n")
+
     def _take(self, piece: str) -> None:
         if not piece:
             return
+        if self._new_line:
+            piece, self._new_line = "\n" + piece, False
         longest = max((len(stop) for stop in self.stop), default=0)
         begin = max(0, len(self.text) - longest + 1)
         self.text += piece
