@@ -59,8 +59,9 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """From a tokenizer.json, a folder that holds one, a .tiktoken file, "gpt2" or "cl100k"."""
-        if str(path) in ("gpt2", "cl100k", "o200k") or str(path).endswith(".tiktoken"):
+        """From a tokenizer.json, a folder that holds one, a .tiktoken file, or a name: "gpt2",
+        "cl100k" as text; a Path of that name is a folder."""
+        if path in ("gpt2", "cl100k", "o200k") or str(path).endswith(".tiktoken"):
             from llmctl.tokenizer.ranks import load_ranks
 
             return load_ranks(path)
