@@ -26,6 +26,7 @@ from llmctl.stages import STAGES, load_stage
 RUNS = Path("runs")  # where artifacts lie when no -o names a place
 TINY = "tiny"  # the recipe whose artifacts are every stage's default INPUT
 HOPELESS = (UsageError, NoInput, BadInput, Refused)  # the same command would fail in the same way
+SIDE_KINDS = ("documents", "tokens", "model", "web", "conversations", "foreign")
 RANK_WAIT = 600.0  # seconds a rank waits for rank 0 to open the run's folder
 
 
@@ -165,11 +166,17 @@ def run_record(
     references = [i.reference() for i in inputs]
     for name in stage.path_settings:
         value = chosen.get(name)
-        if isinstance(value, str) and names_a_path(value):
-            kinds = ("documents", "tokens", "model", "web", "conversations", "foreign")
-            side = open_artifact(value, kinds, reader=f"--{name}", verify=request.verify)
-            references.append({**side.reference(), "setting": name})
-            chosen[name] = f"content {side.id}"
+        words = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+        named = []
+        for word in words:
+            path, rest = path_in(word, plain=isinstance(value, list))
+            if path and ("://" not in path or stage.remote):
+                side = open_artifact(path, SIDE_KINDS, reader=f"--{name}", verify=request.verify)
+                references.append({**side.reference(), "setting": name})
+                word = f"content {side.id}{rest}"
+            named.append(word)
+        if words:
+            chosen[name] = named if isinstance(value, list) else named[0]
     return {
         "stage": stage.name,
         "version": stage.version,
@@ -187,6 +194,18 @@ def names_a_path(value: str) -> bool:
     """Whether a setting's word means a path: a plain word such as gpt2 never does, ./gpt2 does."""
     plain = os.sep not in value and "." not in value
     return bool(value) and not plain and (os.path.exists(value) or "://" in value)
+
+
+def path_in(word: str, *, plain: bool) -> tuple[str, str]:
+    """(path, the rest) of a setting's word: PATH, PATH#choice or PATH=weight; ("", word): no path.
+
+    plain: a word without / and . may be a path as well, as in lists that hold nothing else.
+    """
+    heads = (word, word.partition("#")[0], word.rpartition("=")[0])
+    for head in heads:
+        if names_a_path(head) or (plain and head and os.path.exists(head)):
+            return head, word[len(head) :]
+    return "", word
 
 
 def open_inputs(stage: Stage, request: Request, *, make_default: bool) -> list[Artifact]:
