@@ -1,8 +1,14 @@
-"""llmctl eval: what a base model has learned of its world. Reads a model, writes a report.
+"""llmctl eval: what models can do. Reads one or several models, writes a report.
 
-Held-out bits per byte on the validation split it never trained on, and facts of the synthetic web
-completed right, by how many kept training pages stated them. What it was made from is found by its
-lineage; a web of others has no known facts, so only bits per byte are measured.
+With --tasks: every item of the task files asked of every model. Multiple choice, schemas and
+endings are scored by likelihood, with the very ids of lm-evaluation-harness; open questions are
+answered greedily and graded by alias or verifier. report.txt holds the table, report.json every
+score with its 95% interval, items.jsonl every item with its log-probabilities or its answer.
+
+Without --tasks, for one of our own models: held-out bits per byte on the validation split it never
+trained on, and facts of the synthetic world completed right, by how many kept training pages
+stated them. What it was made from is found by its lineage; a web of others has no known facts, so
+only bits per byte are measured.
 """
 
 from __future__ import annotations
@@ -12,35 +18,101 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import NoInput, UsageError
+from llmctl.core.errors import Mismatch, NoInput, UsageError
 from llmctl.core.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Measure a base model on the tokens, documents and web that it was made from."""
+    """Measure models on task files, or a base model on what it was made from."""
 
+    tasks: tuple[str, ...] = setting(
+        (),
+        "task files, folders or patterns, repeatable: CORE's JSONL, GSM8K, question and answer, "
+        "our quizzes and problems (a web artifact); none: bits per byte and facts",
+    )
+    limit: int = setting(0, "items of each task, drawn by seed; 0: all of them")
+    shots: int = setting(0, "solved items of the same task before each; -1: as CORE has it")
+    chat: bool | None = setting(
+        None, "ask in the chat format; none: open questions of a model that has one, never choices"
+    )
+    tools: tuple[str, ...] = setting(
+        (), "tools for open questions, repeatable", choices=("python", "search")
+    )
+    split: str = setting("test", "rows of this split where rows name one; empty: all rows")
+    max_bad: float = setting(0.05, "rows that may be unusable", unit="fraction of a file")
+    answer_tokens: int = setting(256, "longest answer to an open question", unit="tokens")
+    bos: bool | None = setting(None, "start token before each text; none: as in training")
+    seed: int = setting(1337, "draws the items of --limit, and the shots")
+    dtype: str = setting("fp32", "number format; auto: as stored", choices=("auto", "fp32", "bf16"))
+    device: str = setting("auto", "where to run tasks", choices=("auto", "cpu", "cuda"))
+    workers: int = setting(0, "CPU threads; 0: one for each core that is idle", payload=False)
     tokens: str = setting("", "tokens artifact; empty: the one the model was trained on")
-    documents: str = setting("", "documents artifact; empty: the one the tokens were made from")
+    documents: str = setting(
+        "", "documents for facts and for the search tool; empty: found by lineage"
+    )
     web: str = setting("", "web artifact with the facts; empty: found by lineage")
     facts_per_class: int = setting(0, "facts asked in each exposure class; 0: all of them")
-    batch: int = setting(64, "prompts answered at once", payload=False)
+    batch: int = setting(64, "facts asked at once", payload=False)
     max_tokens: int = setting(12, "longest completion of a fact", unit="tokens")
 
     def __post_init__(self) -> None:
-        for name in ("facts_per_class", "batch", "max_tokens"):
-            least = 0 if name == "facts_per_class" else 1
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        least = {"batch": 1, "max_tokens": 1, "answer_tokens": 1, "shots": -1}
+        for name in (*least, "facts_per_class", "limit", "workers", "seed"):
+            if getattr(self, name) < least.get(name, 0):
+                raise UsageError(
+                    f"{name} must be at least {least.get(name, 0)}, got {getattr(self, name)}"
+                )
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"max_bad must be from 0 to 1, got {self.max_bad}")
+        if self.tools and self.chat is False:
+            raise UsageError("--tools needs the chat format; leave --no-chat out")
 
 
 def run(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
-    """Measure, print the tables, keep them as report.json, report.txt and answers.jsonl."""
+    """Measure, print the tables, keep them and every answer."""
+    return _run_tasks(config, inputs, draft) if config.tasks else _run_world(config, inputs, draft)
+
+
+def _run_tasks(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
+    from llmctl.core import console
+    from llmctl.core.files import atomic_write, write_json
+    from llmctl.evals.tasks import report, several
+    from llmctl.evals.tasks.ask import Asking
+
+    tasks = several.load_tasks(config.tasks, split=config.split, max_bad=config.max_bad)
+    asking = Asking(
+        limit=config.limit, shots=config.shots, seed=config.seed, max_tokens=config.answer_tokens
+    )
+    opening = several.Opening(
+        chat=config.chat,
+        bos=config.bos,
+        tools=config.tools,
+        documents=config.documents,
+        dtype=config.dtype,
+        device=config.device,
+        workers=config.workers,
+    )
+    results = several.ask_models(inputs, tasks, asking, opening)
+    paths = dict(zip(several.names_of(inputs), (str(model.path) for model in inputs)))
+    text = report.table(tasks, results, asking)
+    console.info(text)
+    with atomic_write(draft.path / "items.jsonl") as file:
+        for line in report.items_jsonl(results):
+            file.write(line)
+    with atomic_write(draft.path / "report.txt") as file:
+        file.write(f"{text}\n".encode())
+    found = report.as_json(tasks, results, asking, paths)
+    write_json(Path(draft.path) / "report.json", found)
+    return {"tasks": {t["task"]: t["results"] for t in found["tasks"]}}
+
+
+def _run_world(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     from llmctl.core import console
     from llmctl.core.files import atomic_write, write_json
     from llmctl.evals import world
 
-    [model] = inputs
+    model = _only(inputs)
     sources = world.find_sources(model, config.tokens, config.documents, config.web)
     subject = world.open_subject(model.path, sources.tokens)
     stats: dict[str, Any] = {"bits_per_byte": round(subject.bits_per_byte(), 4)}
@@ -63,14 +135,40 @@ def run(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     return stats
 
 
+def _only(inputs: list[Any]) -> Any:
+    """The one model of a run without --tasks; it has to be ours, since its lineage is needed."""
+    if len(inputs) > 1:
+        raise UsageError(f"{len(inputs)} models: name the tasks to compare them on with --tasks")
+    if inputs[0].kind == "foreign":
+        raise Mismatch(
+            f"{inputs[0].path}: no manifest.json, so its training data is not known; "
+            "name task files with --tasks"
+        )
+    return inputs[0]
+
+
 def dry_run(config: EvalConfig, inputs: list[Any]) -> None:
-    """Say which artifacts would be read."""
+    """Say which artifacts would be read, and how many answers that takes."""
     from llmctl.core import console
-    from llmctl.evals import world
 
     if not inputs:
         raise NoInput("eval --dry-run needs a model; train one first or name it")
-    sources = world.find_sources(inputs[0], config.tokens, config.documents, config.web)
+    if config.tasks:
+        from llmctl.evals.tasks import several
+        from llmctl.evals.tasks.ask import Asking
+
+        tasks = several.load_tasks(config.tasks, split=config.split, max_bad=config.max_bad)
+        asking = Asking(limit=config.limit, shots=config.shots, seed=config.seed)
+        lines = [
+            (t.name, t.kind, len(asking.numbers(t)), several.answers_of(t, asking)) for t in tasks
+        ]
+        title = f"would ask {len(inputs)} model{'s' * (len(inputs) > 1)}"
+        console.table(title, ["task", "kind", "items", "answers each"], lines, left=2)
+        return
+    from llmctl.evals import world
+
+    model = _only(inputs)
+    sources = world.find_sources(model, config.tokens, config.documents, config.web)
     rows = [(name, str(path)) for name, path in vars(sources).items()]
     console.table("would read", ["what", "where"], rows, left=2)
 
@@ -78,12 +176,13 @@ def dry_run(config: EvalConfig, inputs: list[Any]) -> None:
 STAGE = Stage(
     name="eval",
     version=1,
-    summary="model -> report",
+    summary="models (+ task files) -> report",
     config=EvalConfig,
     run=run,
     dry_run=dry_run,
-    reads=("model",),
+    reads=("model", "foreign"),
     writes="report",
     upstream="pretrain",
-    path_settings=("tokens", "documents", "web"),
+    many=True,
+    path_settings=("tokens", "documents", "web", "tasks"),
 )
