@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.errors import BadInput
+from llmctl.data.conversations.rows import find_files, read_rows
 from llmctl.data.preferences import lists, pairs
 from llmctl.data.preferences.ranking import Message, Ranking, Uninformative, Unusable, usable
-from llmctl.data.preferences.rows import Unreadable, find_files, read_rows
 
 __all__ = ["Message", "Preferences", "Ranking", "Skip", "read_preferences"]
 
@@ -98,7 +98,7 @@ def read_preferences(path: Path | str, *, max_bad: float = 0.01) -> Preferences:
     """
     path = Path(path)
     found = Preferences()
-    for file in find_files(path):
+    for file in find_files(path, "preferences"):
         _read_file(file, found)
     if found.n_bad > max_bad * found.n_rows:
         worst = [f"{s.count:,} x {r} (first: {s.first})" for r, s in found.skipped.items() if s.bad]
@@ -114,19 +114,16 @@ def read_preferences(path: Path | str, *, max_bad: float = 0.01) -> Preferences:
 
 def _read_file(file: Path, found: Preferences) -> None:
     form: Format | None = None
-    for where, row in read_rows(file):
+    for row in read_rows(file):
         found.n_rows += 1
-        if isinstance(row, Unreadable):
-            found.skip("no valid JSON", where, bad=True)
-            continue
-        if not isinstance(row, dict):
-            found.skip("no JSON object", where, bad=True)
+        if row.value is None:
+            found.skip(row.why, row.where, bad=True)
             continue
         if form is None:
-            form = detect(row, where)
+            form = detect(row.value, row.where)
             found.formats.setdefault(form.name, 0)
         found.formats[form.name] += 1
-        _read_row(form, row, where, found)
+        _read_row(form, row.value, row.where, found)
 
 
 def _read_row(form: Format, row: dict[str, Any], where: str, found: Preferences) -> None:
