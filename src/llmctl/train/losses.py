@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmctl.data.batches import IGNORE, Batch
+from llmctl.data.masked import MaskedBatch
 from llmctl.model.loss_head import loss_head
 from llmctl.model.transformer import Transformer
 
@@ -36,6 +37,22 @@ def next_token_loss(
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
         out = hidden(batch.ids, **extra)
     return loss_head(out.flatten(0, 1).to(dtype), head_weight(), batch.targets.flatten())
+
+
+def trained_token_loss(
+    batch: MaskedBatch, hidden: Hidden, head_weight: Callable[[], Tensor], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """next_token_loss where few tokens are targets: the head sees only the places that count.
+
+    Of a conversation a third is trained on, and a head over a small model's vocabulary is a
+    quarter of a step.
+    """
+    assert batch.places is not None
+    device = batch.ids.device.type
+    with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        out = hidden(batch.ids, segments=batch.segments, bounds=batch.bounds)
+    rows = out.flatten(0, 1).index_select(0, batch.places).to(dtype)
+    return loss_head(rows, head_weight(), batch.targets.flatten()[batch.places])
 
 
 def compiled_next_token_loss(model: Transformer, dtype: torch.dtype) -> LossFn:
