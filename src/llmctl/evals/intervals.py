@@ -7,7 +7,7 @@ import math
 Z95 = 1.959964  # two-sided 95% quantile of the normal distribution
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: float, n: int) -> tuple[float, float]:
     """95% score interval of the proportion right/n, as fractions (Wilson 1927). (0, 1) for n = 0.
 
     Unlike the plain normal interval it stays inside 0..1 and is not empty at 0 or n right.
