@@ -17,6 +17,7 @@ STAGES = {
     "tokenize": "text to token bins (byte-level BPE, trained or given)",
     "pretrain": "token bins to a base model (Qwen3, Llama or GPT-2 shape)",
     "generate": "text from a model",
+    "chat": "talk with a model at the terminal",
     "eval": "measure a model: bits per byte, and the facts it has learned",
     "inspect": "look into any artifact: what it is, where it came from, samples",
 }

@@ -1,0 +1,332 @@
+"""What each command does. A function a command; its argument is the rest of the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmctl.chat import store
+from llmctl.chat.commands import ALIASES, COMMANDS
+from llmctl.chat.conversation import Conversation
+from llmctl.chat.session import Chat
+from llmctl.chat.show import probs_table
+from llmctl.chat.terminal import Reader, edit_text
+from llmctl.core.console import render_table
+from llmctl.core.errors import NoInput, OutputBusy, UsageError, did_you_mean
+from llmctl.core.terminal import one_line
+
+Action = Callable[[Chat, Reader, str], None]
+SNIPPET = 56  # characters of a message in a list
+TOOLS = ("python", "search")
+
+
+def do(chat: Chat, reader: Reader, name: str, argument: str) -> None:
+    """Run one command. LlmctlError says why it could not be done."""
+    ACTIONS[name](chat, reader, argument)
+
+
+def system(chat: Chat, reader: Reader, text: str) -> None:
+    conversation = chat.conversation
+    if not text:
+        chat.show.plain(conversation.system or "no system prompt; /system TEXT sets one")
+        return
+    before = conversation.system
+    conversation.system = "" if text == "-" else text
+    taken = len(chat.voice.ids(_system_only(conversation.system)))
+    size = chat.engine.config.max_seq_len
+    if taken > size // 2:
+        conversation.system = before
+        raise UsageError(
+            f"a system prompt of {taken:,} tokens leaves too little of the context of {size:,}; "
+            f"at most {size // 2:,}"
+        )
+    chat.show.note(f"system prompt {'set' if conversation.system else 'removed'}")
+    chat.save()
+
+
+def _system_only(text: str) -> list[dict[str, str]]:
+    head = [{"role": "system", "content": text}] if text else []
+    return [*head, {"role": "user", "content": ""}]
+
+
+def _number(name: str, kind: type[int] | type[float]) -> Action:
+    """A command that shows or sets one number of the sampling settings."""
+
+    def action(chat: Chat, reader: Reader, text: str) -> None:
+        if text:
+            try:
+                value = kind(text.replace(",", "").replace("_", ""))
+            except ValueError:
+                word = "a whole number" if kind is int else "a number"
+                raise UsageError(f"{name} must be {word}; got {text!r}") from None
+            change: dict[str, Any] = {name: value}
+            chat.params = dataclasses.replace(chat.params, **change)
+        chat.show.plain(f"{name} {getattr(chat.params, name):,}".replace(",", ""))
+
+    return action
+
+
+def undo(chat: Chat, reader: Reader, _: str) -> None:
+    turn = chat.conversation.undo()
+    if turn is None:
+        raise UsageError("nothing to take back")
+    chat.show.note(f"taken back: {one_line(turn.text, SNIPPET)}")
+    chat.save()
+
+
+def retry(chat: Chat, reader: Reader, text: str) -> None:
+    seed = None
+    if text:
+        if not text.isascii() or not text.isdigit() or int(text) >= 1 << 64:
+            raise UsageError(f"/retry takes a seed, a whole number; got {text!r}")
+        seed = int(text)
+    at = chat.conversation.at
+    turn = chat.conversation.back_to_user()
+    if turn is None:
+        raise UsageError("no message to answer again")
+    _answer_again(chat, at, seed)
+
+
+def edit(chat: Chat, reader: Reader, text: str) -> None:
+    conversation = chat.conversation
+    turn = conversation.last_user()
+    if turn is None:
+        raise UsageError("no message to change")
+    if not text and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+        if reader.can_prefill:
+            conversation.undo()
+            chat.draft = turn.text
+            chat.show.note("the message stands in the line again; Enter sends it")
+            return
+    new = text or edit_text(turn.text)
+    if new is None or not new.strip() or new == turn.text:
+        chat.show.note("unchanged")
+        return
+    at = conversation.at
+    conversation.at = turn.parent
+    if not text:
+        chat.show.plain("> " + new)
+    try:
+        chat.ask(new, reader)
+    finally:
+        if conversation.at == turn.parent:  # nothing was answered: where we were before
+            conversation.at = at
+
+
+def _answer_again(chat: Chat, at: int | None, seed: int | None) -> None:
+    """Answer the message we are at; back to turn `at` when nothing is said."""
+    try:
+        answer = chat.reply(seed)
+    except BaseException:
+        if chat.conversation.last_answer() is None:
+            chat.conversation.at = at
+        raise
+    if chat.conversation.last_answer() is None:
+        chat.conversation.at = at
+        chat.show.note("stopped" if answer.stopped else "the model said nothing")
+    else:
+        chat.show.note(f"another answer, by seed {answer.seed}; /branch goes back")
+
+
+def branch(chat: Chat, reader: Reader, text: str) -> None:
+    conversation = chat.conversation
+    leaves = conversation.leaves()
+    if not text:
+        if not leaves:
+            raise UsageError("nothing was said yet")
+        here = {turn.number for turn in conversation.path()}
+        rows = []
+        for number, leaf in enumerate(leaves, 1):
+            turn = conversation.turns[leaf]
+            user = conversation.turns[turn.parent] if turn.parent is not None else turn
+            said = turn.text if not turn.is_user else "-"
+            mark = "here" if leaf in here else ""
+            asked = user.text if user.is_user else "-"
+            rows.append(
+                (
+                    number,
+                    len(conversation.path(leaf)),
+                    one_line(asked, 32),
+                    one_line(said, 40),
+                    mark,
+                )
+            )
+        names = ["", "turns", "last message", "its answer", ""]
+        cells = [[str(cell) for cell in row] for row in rows]
+        chat.show.plain(render_table("", names, cells, left=len(names)))
+        return
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= len(leaves):
+        raise UsageError(f"/branch takes a number from 1 to {len(leaves)}; got {text!r}")
+    conversation.switch(leaves[int(text) - 1])
+    recall(chat)
+    chat.save()
+
+
+def recall(chat: Chat) -> None:
+    """Show the last exchange of where we are now."""
+    path = chat.conversation.path()
+    chat.show.note(f"[{len(path)} turns; the last:]")
+    for turn in path[-2:]:
+        chat.show.plain(f"> {turn.text}" if turn.is_user else turn.text)
+
+
+def new(chat: Chat, reader: Reader, _: str) -> None:
+    _replace(chat, Conversation(chat.conversation.system), None)
+    chat.show.note("a new conversation")
+
+
+def _replace(chat: Chat, conversation: Conversation, file: Path | None) -> None:
+    """Go on with another conversation, in a transcript of its own."""
+    chat.conversation, chat.completions, chat.dropped = conversation, {}, 0
+    chat.saved_as = {str(file.absolute())} if file else set()
+    if chat.transcript is not None:
+        chat.transcript = store.Transcript(chat.transcript.folder, chat.transcript.model)
+
+
+def probs(chat: Chat, reader: Reader, text: str) -> None:
+    if text not in ("", "all"):
+        raise UsageError(f"/probs takes nothing, or all; got {text!r}")
+    turn = chat.conversation.last_answer()
+    if turn is None:
+        raise UsageError("no answer yet")
+    completion = chat.completions.get(turn.number)
+    if completion is None:
+        raise UsageError("this answer was loaded, so its probabilities are not known; /retry")
+    table = probs_table(chat.engine.tokenizer, completion, every=text == "all")
+    chat.show.plain(table)
+
+
+def context(chat: Chat, reader: Reader, _: str) -> None:
+    conversation, size = chat.conversation, chat.engine.config.max_seq_len
+    messages: list[dict[str, str]] = []
+    before = _length(chat, messages)
+    rows: list[tuple[str, str, int]] = [("format", "", before)]
+    groups = [("system", [{"role": "system", "content": conversation.system}])]
+    groups = groups if conversation.system else []
+    groups += [("you" if t.is_user else "model", t.messages) for t in conversation.path()]
+    for who, group in groups:
+        messages = [*messages, *group]
+        after = _length(chat, messages)
+        rows.append((who, one_line(group[0]["content"], SNIPPET), after - before))
+        before = after
+    cells = [[who, text, f"{tokens:,}"] for who, text, tokens in rows]
+    chat.show.plain(render_table("", ["who", "said", "tokens"], cells, left=2))
+    left = max(0, size - before)
+    said = f"context {before:,} of {size:,} tokens, {left:,} left"
+    if chat.dropped:
+        said += f"; the {chat.dropped:,} oldest exchanges are not sent any more"
+    chat.show.plain(said)
+
+
+def _length(chat: Chat, messages: list[dict[str, str]]) -> int:
+    """Tokens of a prompt; a format that refuses a conversation without a message gives 0."""
+    try:
+        return len(chat.voice.ids(messages))
+    except Exception:
+        return 0
+
+
+def tools(chat: Chat, reader: Reader, text: str) -> None:
+    names = text.replace(",", " ").split()
+    if names in (["off"], ["none"], ["-"]):
+        chat.tools.choose(())
+    elif names:
+        names = list(TOOLS) if names in (["on"], ["all"]) else names
+        for name in names:
+            if name not in TOOLS:
+                raise UsageError(f"no tool {name!r}{did_you_mean(name, list(TOOLS))}")
+        chat.tools.choose(names)
+    in_use = ", ".join(chat.tools.names) or "none in use; /tools python or /tools search"
+    chat.show.plain(f"tools: {in_use}")
+
+
+def save(chat: Chat, reader: Reader, text: str) -> None:
+    if not chat.conversation.turns:
+        raise UsageError("nothing was said yet")
+    force = text.startswith("-f ") or text == "-f"
+    name = text[2:].strip() if force else text
+    if not name:
+        names = sorted(chat.saved_as)
+        name = names[0] if names else ""
+    if not name:
+        kept = chat.transcript and chat.transcript.path
+        chat.show.plain(f"kept in {kept}; /save FILE writes a copy" if kept else "/save FILE")
+        return
+    path = Path(name).expanduser()
+    if path.exists() and not force and str(path.absolute()) not in chat.saved_as:
+        raise OutputBusy(f"{path}: exists already; /save -f {path} replaces it")
+    if not path.parent.is_dir():
+        raise NoInput(f"{path.parent}: no such folder")
+    store.write_row(path, chat.row())
+    chat.saved_as.add(str(path.absolute()))
+    chat.show.note(f"saved as {path}; `llmctl sft --data {path}` can learn from it")
+
+
+def load(chat: Chat, reader: Reader, text: str) -> None:
+    if not text:
+        raise UsageError("/load FILE, or /load FILE LINE")
+    name, _, line = text.rpartition(" ")
+    if not name or not line.isdigit() or Path(text).expanduser().exists():
+        name, line = text, "1"
+    path = Path(name).expanduser()
+    conversation, said = load_conversation(path, int(line))
+    _replace(chat, conversation, path)
+    if said:
+        chat.show.note(said)
+    recall(chat)
+
+
+def load_conversation(path: Path, line: int = 1) -> tuple[Conversation, str]:
+    """A conversation of a file, and what the user should know of it."""
+    rows = store.read_rows(path)
+    if not 1 <= line <= len(rows):
+        raise UsageError(f"{path}: holds {len(rows):,} conversations, so no number {line:,}")
+    where = f"{path}, conversation {line:,}" if len(rows) > 1 else str(path)
+    found = Conversation.from_row(rows[line - 1], where)
+    said = f"[number {line:,} of {len(rows):,} conversations in {path}]" if len(rows) > 1 else ""
+    if found.at is not None and found.turns[found.at].is_user:
+        found.undo()
+        said = "[its last message has no answer and is left out]"
+    return found, said
+
+
+def help(chat: Chat, reader: Reader, text: str) -> None:
+    word = text.lstrip("/").lower()
+    name = ALIASES.get(word, word)
+    if word and name not in COMMANDS:
+        raise UsageError(f"no command /{word}{did_you_mean(word, list(COMMANDS))}")
+    chosen = [COMMANDS[name]] if word else list(COMMANDS.values())
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = [f"{command.usage.ljust(width)}  {command.help}" for command in chosen]
+    if not word:
+        lines.append("Enter sends, Alt-Enter begins a new line; Ctrl-C stops an answer")
+    chat.show.plain("\n".join(lines))
+
+
+def quit(chat: Chat, reader: Reader, _: str) -> None:
+    chat.left = True
+
+
+ACTIONS: dict[str, Action] = {
+    "system": system,
+    "temp": _number("temperature", float),
+    "top_p": _number("top_p", float),
+    "top_k": _number("top_k", int),
+    "max_tokens": _number("max_tokens", int),
+    "seed": _number("seed", int),
+    "retry": retry,
+    "undo": undo,
+    "edit": edit,
+    "branch": branch,
+    "new": new,
+    "probs": probs,
+    "context": context,
+    "tools": tools,
+    "save": save,
+    "load": load,
+    "help": help,
+    "quit": quit,
+}

@@ -1,0 +1,315 @@
+"""The talk itself: reads a line, does what it says, shows the answer, keeps the transcript.
+
+Ctrl-C during an answer ends the answer, a running tool with it, and keeps what was said; nothing
+said yet means that the message is taken back. At the prompt it clears the line; twice at an empty
+one it leaves, as Ctrl-D does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from llmctl.chat import commands
+from llmctl.chat.context import Fit, fit
+from llmctl.chat.conversation import Conversation, Turn
+from llmctl.chat.show import Show, seconds
+from llmctl.chat.store import Transcript
+from llmctl.chat.terminal import Reader
+from llmctl.chat.voice import Voice
+from llmctl.core.errors import Diverged, LlmctlError, from_exception
+from llmctl.infer.completion import Completion
+from llmctl.infer.engine import Engine
+from llmctl.infer.params import MASK64, SamplingParams
+from llmctl.infer.toolbox import ToolBox
+from llmctl.tokenizer.bpe import clean_text
+
+PROBS = 5  # likeliest tokens kept for /probs at each place
+REASONS = {
+    "length": "cut at max_tokens; /max_tokens allows more",
+    "context": "cut: the context is full",
+    "calls": "ended: it asked for tools too often",
+}
+
+
+@dataclass
+class Answer:
+    """One answer as it was drawn."""
+
+    completion: Completion | None = None  # None: stopped before its first token
+    seed: int = 0
+    stopped: bool = False
+    first: float = 0.0  # seconds to the first token
+    rate: float = 0.0  # tokens a second after it
+
+
+@dataclass
+class Tools:
+    """The tools in use. open: makes a box of tools by name; LlmctlError says why it cannot."""
+
+    open: Callable[[Sequence[str]], ToolBox]
+    names: tuple[str, ...] = ()
+    box: ToolBox | None = None
+
+    def choose(self, names: Sequence[str]) -> None:
+        """Use these tools from now on; none: no tools."""
+        self.box = self.open(names) if names else None
+        self.names = tuple(names)
+
+
+class Chat:
+    """A conversation with one model. about: what a transcript says of the model."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        voice: Voice,
+        show: Show,
+        params: SamplingParams,
+        tools: Tools,
+        *,
+        conversation: Conversation | None = None,
+        transcript: Transcript | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.engine, self.voice, self.show = engine, voice, show
+        self.params, self.tools = params, tools
+        self.conversation = conversation or Conversation()
+        self.transcript, self.about = transcript, about or {}
+        self.completions: dict[int, Completion] = {}  # by turn, of this session: for /probs
+        self.draft = ""  # what the next line begins with
+        self.dropped = 0  # exchanges left out of the last prompt
+        self.left = False  # /quit was said
+        self.saved_as: set[str] = set()  # files this conversation may write again
+
+    def run(self, reader: Reader) -> None:
+        """Talk until the user leaves. Whatever ends it, the conversation is kept."""
+        from llmctl.chat.actions import do
+
+        while not self.left:
+            line = self._next_line(reader)
+            if line is None:
+                return
+            meant = commands.parse(clean_text(line))
+            try:
+                if isinstance(meant, commands.Say):
+                    self.ask(meant.text, reader)
+                elif isinstance(meant, commands.Do):
+                    do(self, reader, meant.name, meant.argument)
+                elif isinstance(meant, commands.Unknown):
+                    self.show.error(
+                        f"no command {meant.word}; {meant.hint} (// sends a message that begins "
+                        "with /)"
+                    )
+            except KeyboardInterrupt:
+                self.show.note("stopped")
+            except Exception as error:
+                self._survive(error)
+
+    def _survive(self, error: Exception) -> None:
+        """Say what went wrong and go on; what cannot be mended here goes up."""
+        known = from_exception(error)
+        if known is None or isinstance(known, Diverged) or known.code in (75, 130):
+            raise error
+        if isinstance(error, BrokenPipeError):
+            raise error
+        self.show.error(str(known))
+
+    def _next_line(self, reader: Reader) -> str | None:
+        """The next line; None when the user leaves."""
+        hinted = False
+        while True:
+            draft, self.draft = self.draft, ""
+            try:
+                return reader.read(draft)
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                if not reader.interactive:
+                    raise
+                if hinted and not reader.typed:
+                    return None
+                hinted = not reader.typed
+                if hinted:
+                    self.show.note("Ctrl-C again, or Ctrl-D, leaves")
+
+    def ask(self, text: str, reader: Reader | None = None) -> Answer:
+        """Say something and show the answer. Without an answer the message is taken back."""
+        conversation = self.conversation
+        before = conversation.at
+        conversation.say(text.strip("\n"))
+        try:
+            answer = self.reply()
+        finally:
+            said = conversation.last_answer() is not None
+            if not said:
+                self._take_back(before, text, reader)
+        if not said:
+            why = "stopped before its first word" if answer.stopped else "the model said nothing"
+            self.show.note(f"[{why}; your message is taken back]")
+        return answer
+
+    def _take_back(self, before: int | None, text: str, reader: Reader | None) -> None:
+        """Forget the message that was just said; it may stand in the line again."""
+        self.conversation.turns.pop()
+        self.conversation.at = before
+        if reader is not None and reader.can_prefill:
+            self.draft = text
+
+    def reply(self, seed: int | None = None) -> Answer:
+        """Answer the message we are at: by the session's seed, and the next one for each further
+        answer to the same message. What was said is kept, whatever ends it."""
+        user = self.conversation.at
+        tries = len(self.conversation.children(user))
+        answer = Answer(seed=(self.params.seed + tries) & MASK64 if seed is None else seed)
+        fitted = self._fit()
+        with ctrl_c_once():
+            try:
+                self._stream(fitted.ids, answer)
+            except KeyboardInterrupt:
+                answer.stopped = True
+            finally:
+                turn = self._keep(answer)
+                self.show.end_answer()
+        self._status(answer)
+        if turn is not None:
+            self.save()
+        return answer
+
+    def _fit(self) -> Fit:
+        config = self.engine.config
+        fitted = fit(
+            self.conversation.messages(), self.voice.ids, config.max_seq_len, self.params.max_tokens
+        )
+        if fitted.dropped and fitted.dropped != self.dropped:
+            self.show.note(
+                f"[context full: the {fitted.dropped:,} oldest of {fitted.exchanges:,} exchanges "
+                "are not sent any more; they stay in the transcript]"
+            )
+        self.dropped = fitted.dropped
+        return fitted
+
+    def _stream(self, ids: list[int], answer: Answer) -> None:
+        """Draw the answer and show it as it comes."""
+        params = dataclasses.replace(
+            self.params,
+            seed=answer.seed,
+            stop=(*self.params.stop, *self.voice.stop),
+            stop_ids=self.voice.stop_ids,
+            probs=PROBS,
+            logprobs=True,
+        )
+        stats = self.engine.stats
+        tokens, spent = stats.decode_tokens, stats.decode_seconds
+        started = time.perf_counter()
+        with contextlib.closing(self.engine.stream([ids], params, tools=self.tools.box)) as events:
+            try:
+                for event in events:
+                    if answer.completion is None:
+                        answer.completion = event.completion
+                        answer.first = time.perf_counter() - started
+                    self.show.answer(event.text)
+                    if event.asked is not None:
+                        self.show.asked(event.asked)
+                    if event.call is not None:
+                        self.show.result(event.call)
+            finally:
+                drawn = stats.decode_tokens - tokens
+                answer.rate = drawn / max(stats.decode_seconds - spent, 1e-9)
+
+    def _keep(self, answer: Answer) -> Turn | None:
+        """Put what was said into the conversation; None when nothing was."""
+        completion = answer.completion
+        if completion is None:
+            return None
+        off = "error: stopped by the user" if answer.stopped else "error: this tool is not in use"
+        messages = self.voice.messages(completion, off)
+        if not messages:
+            return None
+        facts = {
+            "seed": answer.seed,
+            "temperature": self.params.temperature,
+            "tokens": sum(completion.sampled),
+            "finish_reason": "stopped" if answer.stopped else completion.finish_reason,
+        }
+        turn = self.conversation.answer(messages, facts)
+        self.completions[turn.number] = completion
+        return turn
+
+    def _status(self, answer: Answer) -> None:
+        """One line under the answer: tokens, speed, context."""
+        completion = answer.completion
+        if completion is None:
+            return
+        drawn = sum(completion.sampled)
+        parts = [f"{drawn:,} token{'s' * (drawn != 1)}"]
+        if drawn > 1 and answer.rate:
+            parts[0] += f", {answer.rate:,.1f} tokens/s"
+        parts[0] += f", first after {seconds(answer.first)}"
+        size = self.engine.config.max_seq_len
+        used = min(size, len(completion.prompt_ids) + len(completion.ids))
+        parts.append(f"context {used:,} of {size:,}, {size - used:,} left")
+        reason = completion.finish_reason or ""
+        if answer.stopped:
+            parts.append("stopped")
+        elif reason in REASONS:
+            parts.append(REASONS[reason])
+        self._say_unused_call(completion)
+        self.show.note(f"[{'; '.join(parts)}]")
+
+    def _say_unused_call(self, completion: Completion) -> None:
+        """An answer that ended with a call to a tool that is off: say so."""
+        last = self.conversation.last_answer()
+        if last is None or completion.finish_reason != "stop":
+            return
+        if last.messages[-1]["role"] == "tool":
+            name = last.messages[-1]["name"]
+            self.show.note(f"[it called {name}, which is not in use: /tools {name}]")
+
+    def save(self) -> None:
+        """Write the transcript; a disk that is full is said once, and the talk goes on."""
+        if self.transcript is None or not self.conversation.turns:
+            return
+        try:
+            self.transcript.write(self.row())
+        except (OSError, LlmctlError) as error:
+            known = from_exception(error) or error
+            self.show.error(f"the transcript is not kept any more: {known}")
+            self.transcript = None
+
+    def row(self) -> dict[str, Any]:
+        """The conversation as it is written to a file."""
+        settings = {
+            key: getattr(self.params, key)
+            for key in ("temperature", "top_k", "top_p", "max_tokens", "seed")
+        }
+        return self.conversation.to_row(model=self.about, settings=settings)
+
+
+@contextlib.contextmanager
+def ctrl_c_once() -> Iterator[None]:
+    """Inside, the first Ctrl-C raises KeyboardInterrupt and further ones do nothing, so that what
+    was said can be kept in peace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if not pressed:
+            pressed = True
+            raise KeyboardInterrupt
+
+    previous: Any = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
