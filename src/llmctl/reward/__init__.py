@@ -1,0 +1,1 @@
+"""What is right: verifiers of answers, and reward models."""

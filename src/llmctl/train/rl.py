@@ -1,0 +1,392 @@
+"""Reinforcement learning put together: policy, start model, judges, rollouts, loop, and its end.
+
+The frozen start model is kept in fp32 beside the policy, so that the KL is exactly 0 before the
+first update. It is asked about every rollout where KL is penalised or budgeted, else about the
+first micro-batch of each step: enough to watch the KL by, at a small share of its cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmctl.artifacts.checkpoint import Checkpoints, copy_into
+from llmctl.artifacts.store import Artifact, Draft
+from llmctl.core import console
+from llmctl.core.distributed import World
+from llmctl.core.errors import BadInput, Mismatch, NoInput
+from llmctl.core.files import atomic_write
+from llmctl.infer.toolbox import ToolBox
+from llmctl.model import hf
+from llmctl.model.config import ModelConfig
+from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
+from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.chat import ChatFormat, chat_format
+from llmctl.train import rl_data
+from llmctl.train.curve import svg_curve, text_curve
+from llmctl.train.loop import Hook, Loop
+from llmctl.train.metrics import read_metrics
+from llmctl.train.optim import gather
+from llmctl.train.policy_loss import Objective
+from llmctl.train.rl_batches import COLUMNS, Drawing, Finished, RlBatches
+from llmctl.train.rl_eval import Evaluation, HeldOut
+from llmctl.train.rl_rows import PolicyLoss
+from llmctl.train.rollouts import Grading, Sampler
+from llmctl.train.tuning import Tuning
+
+LR_SHARE = 0.02  # of pretraining's rate: 6e-5 at 256 wide
+OVER_OPTIMISED = "over-optimised"
+
+
+class Reinforcement:
+    """One run of `llmctl rl` on this rank."""
+
+    def __init__(self, config: Any, source: Artifact, draft: Draft, world: World) -> None:
+        """config: an RlConfig. Everything is opened and checked here, before any step."""
+        self.config, self.source, self.draft, self.world = config, source, draft, world
+        self.format = open_format(source.path)
+        self.shape = hf.load_config(source.path)
+        self.shared = world.device.type == "cpu"
+        self._open_problems()
+        self.judge = self._open_judge(config.reward, "reward")
+        self.gold = self._open_judge(config.gold, "gold") if config.gold else None
+        self.tuning = self._tuning()
+        self.model = hf.load_model(source.path, torch.float32, world.device).train()
+        self.reference = hf.load_model(source.path, torch.float32, world.device)
+        self.reference.requires_grad_(False)
+
+    # -- what is opened
+
+    def _open_problems(self) -> None:
+        config = self.config
+        prompts_only = is_model(config.reward)
+        path = rl_data.data_path(config.data, self.source, prompts_only=prompts_only)
+        found = rl_data.choose(
+            rl_data.read_questions(path, max_bad=config.max_bad),
+            difficulty=config.difficulty,
+            system=config.system,
+        )
+        room = self.shape.max_seq_len - config.max_tokens
+        if room < 1:
+            raise BadInput(
+                f"max_tokens={config.max_tokens:,} leaves no room for a prompt in the model's "
+                f"context of {self.shape.max_seq_len:,}; lower it"
+            )
+        train = [p for p in found if p.split != "test"]
+        test = [p for p in found if p.split == "test"][: config.eval_n]
+        self.problems, self.prompts = rl_data.encode_prompts(train, self.format, room=room)
+        self.held_out = HeldOut(*rl_data.encode_prompts(test, self.format, room=room))
+        if not self.problems:
+            raise NoInput(f"{path}: no problem of the train split that fits; give others")
+        if not prompts_only and not all(p.answer for p in self.problems):
+            raise Mismatch(
+                f"{path}: holds prompts without answers, so reward={config.reward} has nothing to "
+                "check; name a reward model with --reward, or problems with --data"
+            )
+        console.info(
+            f"data {path}: {len(self.problems):,} problems to train on, "
+            f"{len(self.held_out.problems):,} held out"
+        )
+
+    def _open_judge(self, reward: str, name: str) -> Judge:
+        if not is_model(reward):
+            weight = self.config.format_weight if name == "reward" else 0.0
+            every = [*self.problems, *self.held_out.problems]
+            return VerifierJudge(reward, every, format_weight=weight)
+        return ModelJudge(self._own_copy(Path(reward), name), name=reward, device=self.world.device)
+
+    def _own_copy(self, folder: Path, name: str) -> Path:
+        """A reward model as it is now: one that is trained on meanwhile must not change the run."""
+        source = Artifact(folder, "foreign").id
+        copy = self.draft.path / "state" / f"{name}-{source[:16]}"
+        if self.world.is_main and self.draft.remember(name, source) != source:
+            raise Mismatch(f"{folder}: not the reward model this run began with; --force")
+        if self.world.is_main and not copy.is_dir():
+            new = copy.with_name(f"{copy.name}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            skip = shutil.ignore_patterns("state", ".lock", "run.json")
+            shutil.copytree(folder, new, ignore=skip)
+            new.rename(copy)
+        self.world.wait()
+        return copy
+
+    def _tuning(self) -> Tuning:
+        config = self.config
+        seq_len = max(map(len, self.prompts)) + config.max_tokens
+        rows = config.prompts_per_step * config.group_size
+        return Tuning(
+            config,
+            self.draft,
+            self.world,
+            shape=self.shape,
+            steps=config.steps,
+            tokens_per_step=rows * seq_len,
+            seq_len=seq_len,
+            rows_per_step=rows,
+            facts={"model": self.source.id, "prompts": config.prompts_per_step},
+            lr_share=LR_SHARE,
+        )
+
+    # -- the run
+
+    def train(self) -> dict[str, Any]:
+        """Train to the end of the plan, or to where it had better stop; the manifest's stats."""
+        self.tuning.say()
+        with self.tuning.prepared():
+            sampler = self._sampler()
+            evaluation = self._evaluation(sampler)
+            batches = self._batches(sampler)
+            hooks = [Hook(self.tuning.plan.eval_steps, evaluation)] if evaluation else []
+            if evaluation and evaluation.gold:
+                guard = self._guard(evaluation, batches)
+                hooks.append(Hook(self.tuning.plan.eval_steps, guard))
+                batches.look_back = lambda step: guard(step, back=True)
+            loop = self.tuning.build(self.model, batches, self._loss(sampler), hooks, COLUMNS)
+            if evaluation:
+                evaluation.warn_if_weak(evaluation(0))
+            with contextlib.suppress(Finished):
+                loop.run()
+            if evaluation and loop.state.step not in evaluation.rows:
+                evaluation(loop.state.step)
+            sampler.close()
+            if batches.finished:
+                console.info(batches.finished.said)
+            return self._finish(loop, evaluation, batches.finished)
+
+    def _sampler(self) -> Sampler:
+        config = self.config
+        boxes = None
+        if config.tools:
+            from llmctl.infer.tools import open_tools
+
+            documents = Path(config.documents) if config.documents else None
+
+            def boxes() -> ToolBox:
+                return open_tools(config.tools, self.format, documents=documents)
+
+        return Sampler(
+            self.model,
+            self.format,
+            dtype=self.tuning.dtype,
+            lanes=self.tuning.machine.lanes,
+            max_rows=config.rollout_rows,
+            boxes=boxes,
+        )
+
+    def _batches(self, sampler: Sampler) -> RlBatches:
+        config = self.config
+        grading = Grading(
+            self.judge,
+            overlong=config.overlong,
+            penalty=config.overlong_penalty,
+            scale=config.scale,
+            leave_one_out=config.leave_one_out,
+        )
+        drawing = Drawing(
+            prompts_per_step=config.prompts_per_step,
+            group_size=config.group_size,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            resample=config.resample,
+            updates=config.updates,
+            kl_budget=config.kl_budget,
+            dead_stop=config.dead_stop,
+            seed=config.seed,
+        )
+        return RlBatches(
+            self.problems,
+            self.prompts,
+            sampler,
+            grading,
+            drawing,
+            self._objective(),
+            world=self.world,
+            folder=self.draft.path,
+            seq_len=self.tuning.plan.seq_len,
+            shared=self.shared,
+        )
+
+    def _objective(self) -> Objective:
+        config = self.config
+        return Objective(
+            loss=config.loss,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            kl_coef=config.kl_coef,
+            max_tokens=config.max_tokens,
+        )
+
+    def _loss(self, sampler: Sampler) -> PolicyLoss:
+        config = self.config
+        return PolicyLoss(
+            self.model,
+            self.reference,
+            self._objective(),
+            dtype=self.tuning.dtype,
+            temperature=config.temperature,
+            bias=never_drawn(self.shape, sampler, self.world.device),
+            old_from_sampler=config.old == "sampler",
+            ask_reference=config.kl_coef > 0 or config.kl_budget > 0,
+        )
+
+    # -- evaluation, guard, end
+
+    def _evaluation(self, sampler: Sampler) -> Evaluation | None:
+        if not self.held_out.problems:
+            console.warn("no held-out problems, so nothing is measured on unseen ones")
+            return None
+        return Evaluation(
+            held_out=self.held_out,
+            sampler=sampler,
+            judge=self.judge,
+            gold=self.gold,
+            world=self.world,
+            folder=self.draft.path,
+            meter=self.tuning.meter,
+            max_tokens=self.config.max_tokens,
+            keep_best=self._keep_best,
+        )
+
+    @property
+    def _best(self) -> Checkpoints:
+        return Checkpoints(self.draft.path / "state" / "best")
+
+    def _keep_best(self, step: int) -> None:
+        weights = gather(dict(self.model.named_parameters()), self.world)
+        if self.world.is_main:
+            self._best.save(step, {"model": weights}, {})
+        self.world.wait()
+
+    def _guard(self, evaluation: Evaluation, batches: RlBatches) -> Any:
+        """A hook that ends the run when the reward model is over-optimised."""
+
+        def call(step: int, back: bool = False) -> None:
+            verdict = evaluation.look(step) if back else evaluation.verdict
+            if verdict is None or not verdict.over_optimised:
+                return
+            batches.finished = Finished(
+                OVER_OPTIMISED,
+                f"stopped at step {step:,}: the reward model is over-optimised. Since step "
+                f"{verdict.best.step:,} its score on held-out prompts has risen (z "
+                f"{verdict.proxy_z:+.1f}) while gold has fallen (z {verdict.gold_z:+.1f}), at "
+                f"{verdict.alarms} evaluations in a row; the model of step {verdict.best.step:,} "
+                "is kept",
+            )
+
+        return call
+
+    def _finish(
+        self, loop: Loop, evaluation: Evaluation | None, stopped: Finished | None
+    ) -> dict[str, Any]:
+        step = loop.state.step
+        if stopped is not None and stopped.reason == OVER_OPTIMISED:
+            assert evaluation is not None and evaluation.verdict is not None
+            step = evaluation.verdict.best.step
+            self._take_back(step)
+        weights = gather(self.model.state_dict(), self.world)
+        rows: list[dict[str, Any]] = []
+        if self.world.is_main:
+            hf.save_state(weights, self.shape, self.draft.path, self.format.tokenizer)
+            rows = read_metrics(self.draft.path / "metrics.jsonl")
+            draw_rewards(rows, self.draft.path / "reward.svg")
+            self._drop_state(loop)
+        self.world.wait()
+        return self._stats(loop, evaluation, stopped, rows, step)
+
+    def _take_back(self, step: int) -> None:
+        """The weights of the best evaluation, in place of the last ones."""
+        if step == 0:
+            self.model.load_state_dict(self.reference.state_dict())
+            return
+        found = [c for c in self._best if c.step == step]
+        if not found or found[0].damage():
+            raise Mismatch(f"{self._best.folder}: the best weights (step {step}) are gone; --force")
+        copy_into(
+            dict(self.model.named_parameters()), found[0].tensors("model"), "the best weights"
+        )
+
+    def _drop_state(self, loop: Loop) -> None:
+        """After the end: what only a resume needed."""
+        loop.checkpoints.keep_only(loop.state.step)
+        state = self.draft.path / "state"
+        for path in [*state.glob("reward-*"), *state.glob("gold-*"), state / "best"]:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in state.glob("rollouts-*.json"):
+            path.unlink(missing_ok=True)
+
+    def _stats(
+        self,
+        loop: Loop,
+        evaluation: Evaluation | None,
+        stopped: Finished | None,
+        rows: list[dict[str, Any]],
+        step: int,
+    ) -> dict[str, Any]:
+        """For the manifest: the first and the last of what was measured."""
+        stats: dict[str, Any] = {
+            "parameters": self.shape.n_params(),
+            "family": self.shape.family,
+            "steps": loop.state.step,
+            "model_of_step": step,
+            "stopped": stopped.reason if stopped else None,
+            "reward_by": self.config.reward,
+            "skipped_steps": len(loop.state.skipped),
+            "rollouts": sum(int(r.get("rollouts") or 0) for r in rows),
+        }
+        if stopped:
+            stats["stopped_because"] = stopped.said
+        if evaluation:
+            noted = {r["step"]: {k: r[k] for k in r if k.startswith("eval_")} for r in rows}
+            noted |= evaluation.rows
+            for at, name in ((0, "start"), (step, "end")):
+                for key, value in noted.get(at, {}).items():
+                    stats[f"{name}_{key.removeprefix('eval_')}"] = value
+        for name in ("kl_answer", "seconds", "cost"):
+            if rows and name in rows[-1]:
+                stats[name] = rows[-1][name]
+        return stats
+
+
+def open_format(folder: Path) -> ChatFormat:
+    """The chat format of a policy. Mismatch (78) for a base model, which answers nobody."""
+    if not (folder / "tokenizer.json").is_file():
+        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
+    found = chat_format(Tokenizer.load(folder))
+    if found is None:
+        raise Mismatch(
+            f"{folder}: a base model, whose tokenizer has no chat format; run `llmctl sft` on it "
+            "first"
+        )
+    return found
+
+
+def never_drawn(shape: ModelConfig, sampler: Sampler, device: torch.device) -> torch.Tensor | None:
+    """(V,) with -inf at the ids the sampler never draws (padding of the vocabulary), else None."""
+    engine = sampler.engines[0]
+    n_ids = engine.tokenizer.n_ids
+    if n_ids == shape.vocab_size and not engine.holes.numel():
+        return None
+    bias = torch.zeros(shape.vocab_size, device=device)
+    bias[n_ids:] = -torch.inf
+    bias[engine.holes] = -torch.inf
+    return bias
+
+
+def draw_rewards(rows: list[dict[str, Any]], path: Path) -> None:
+    """Reward by step, in the terminal and as an SVG; with held-out reward and gold."""
+    names = {"rollouts": "reward", "held out": "eval_reward", "gold": "eval_gold"}
+    curves: dict[str, Sequence[tuple[float, float]]] = {
+        title: [(float(r["step"]), float(r[key])) for r in rows if r.get(key) is not None]
+        for title, key in names.items()
+    }
+    curves = {title: points for title, points in curves.items() if points}
+    if not curves.get("rollouts"):
+        return
+    console.info("reward\n" + text_curve(curves["rollouts"]))
+    with atomic_write(path) as handle:
+        handle.write(svg_curve(curves, title="reward").encode())
