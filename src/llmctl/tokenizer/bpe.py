@@ -83,6 +83,12 @@ class Tokenizer:
         batch = [clean_text(t) for t in texts]
         return [e.ids for e in self._text.encode_batch_fast(batch, add_special_tokens=False)]
 
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Ids of each text, and the stretch [start, end) of its characters each id stands for."""
+        batch = [clean_text(t) for t in texts]
+        found = self._text.encode_batch(batch, add_special_tokens=False)
+        return [(e.ids, e.offsets) for e in found]
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes ids stand for. Padding ids stand for nothing; ValueError beyond them."""
         table = self.token_bytes

@@ -14,16 +14,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from llmctl.core.errors import BadInput
 from llmctl.tokenizer.bpe import DOCUMENT_TOKENS, Tokenizer
+from llmctl.tokenizer.chat_messages import (
+    ROLES,
+    CallError,
+    Message,
+    ToolCall,
+    calls_of,
+    check_messages,
+    parse_call,
+)
 
-Message = dict[str, Any]
-ROLES = ("system", "user", "assistant", "tool")
+__all__ = ["CallError", "ChatFormat", "Message", "Rendered", "ToolCall", "calls_of"]
+__all__ += ["chat_format", "check_messages", "with_chat"]
+
 START, SEP, END = "<|im_start|>", "<|im_sep|>", "<|im_end|>"
 PYTHON, SEARCH, TOOL = "<|python|>", "<|search|>", "<|tool|>"
 SPECIALS = (START, SEP, END, PYTHON, SEARCH, TOOL)
@@ -57,10 +66,6 @@ TEMPLATE = """\
 """
 
 
-class CallError(ValueError):
-    """A tool call that cannot be run as it was written; the message is for the model to read."""
-
-
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as ids, and which of them are trained on. Same length."""
@@ -72,27 +77,6 @@ class Rendered:
         """Append ids."""
         self.ids.extend(ids)
         self.mask.extend([trained] * len(ids))
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """What a turn asks for. python has {"code": text}, search {"query": text}."""
-
-    name: str
-    arguments: str | dict[str, Any]
-
-    def as_message(self) -> dict[str, Any]:
-        """The entry of a message's tool_calls."""
-        return {"type": "function", "function": {"name": self.name, "arguments": self.arguments}}
-
-
-def calls_of(message: Mapping[str, Any]) -> list[ToolCall]:
-    """The calls of a message, `function` around them or not."""
-    found = []
-    for call in message.get("tool_calls") or []:
-        function = call.get("function") or call
-        found.append(ToolCall(function["name"], function.get("arguments", {})))
-    return found
 
 
 class ChatFormat:
@@ -141,12 +125,31 @@ class ChatFormat:
     def render_many(
         self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
     ) -> list[Rendered]:
-        """`render` of each, with one call of the encoder for all."""
-        plans = [list(self._plan(messages)) for messages in conversations]
-        texts = [piece for plan in plans for piece, _ in plan if isinstance(piece, str)]
-        encoded = iter(self.tokenizer.encode_batch(texts))
+        """`render` of each, faster than one by one. BadInput (65) for the first that fails."""
         done = []
+        for rendered in self.try_many(conversations, generation=generation):
+            if isinstance(rendered, str):
+                raise BadInput(f"a conversation the chat format cannot hold: {rendered}")
+            done.append(rendered)
+        return done
+
+    def try_many(
+        self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
+    ) -> list[Rendered | str]:
+        """`render` of each, or why the format has no place for it; one call of the encoder."""
+        plans: list[list[tuple[str | list[int], bool]] | str] = []
+        for messages in conversations:
+            try:
+                plans.append(list(self._plan(messages)))
+            except BadInput as error:
+                plans.append(str(error))
+        texts = [p for plan in plans if isinstance(plan, list) for p, _ in plan]
+        encoded = iter(self.tokenizer.encode_batch([t for t in texts if isinstance(t, str)]))
+        done: list[Rendered | str] = []
         for plan in plans:
+            if isinstance(plan, str):
+                done.append(plan)
+                continue
             rendered = Rendered()
             for piece, trained in plan:
                 rendered.add(next(encoded) if isinstance(piece, str) else piece, trained)
@@ -220,21 +223,6 @@ class ChatFormat:
         return parse_call(text)
 
 
-def parse_call(text: str, arguments: str = "arguments") -> ToolCall:
-    """The call in {"name": …, "arguments": {…}}, nothing else allowed. CallError otherwise."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CallError(f"the tool call is no JSON: {str(error)[:100]}") from None
-    if not isinstance(found, dict) or set(found) != {"name", arguments}:
-        raise CallError(f'a tool call is {{"name": …, "{arguments}": {{…}}}}')
-    if not isinstance(found["name"], str) or not found["name"]:
-        raise CallError("the name of a tool call is a text")
-    if not isinstance(found[arguments], dict):
-        raise CallError("the arguments of a tool call are an object")
-    return ToolCall(found["name"], found[arguments])
-
-
 def _content(message: Message) -> str:
     """A message's text; a call may come without."""
     content = message.get("content")
@@ -297,60 +285,3 @@ def with_chat(tokenizer: Tokenizer) -> Tokenizer:
         config |= {"eos_token": END, "pad_token": document}
     raw = json.dumps(parts, ensure_ascii=False).encode()
     return Tokenizer(raw, config, tokenizer.source)
-
-
-def check_messages(messages: Any, *, prompt: bool = False) -> str | None:
-    """Why a conversation cannot be learned from; None when it can.
-
-    prompt: it is to be answered, so it ends before an assistant's turn.
-    """
-    if not isinstance(messages, list) or not messages:
-        return "no messages"
-    before = ""
-    for message in messages:
-        if not isinstance(message, dict):
-            return "a message is no object"
-        role = message.get("role")
-        if role not in ROLES:
-            return f"unknown role {str(role)[:40]!r}"
-        if why := _fault(message, before):
-            return why
-        before = "call" if message.get("tool_calls") else role
-    if prompt:
-        return "the last turn is the assistant's" if before in ("assistant", "call") else None
-    if all(m["role"] != "assistant" for m in messages):
-        return "no assistant turn"
-    return None
-
-
-def _fault(message: Message, before: str) -> str | None:
-    """What is wrong with one message after one of role `before` ("call": one with a call)."""
-    role, content, calls = message["role"], message.get("content"), message.get("tool_calls")
-    if content is not None and not isinstance(content, str):
-        return "content is no text"
-    if not (content or "").strip() and role != "tool" and not calls:
-        return "empty content"
-    if role == before == "assistant":
-        return "two assistant turns in a row"
-    if role == "system" and before:
-        return "a system message that is not the first"
-    if before == "call" and role != "tool":
-        return "a call without result"
-    if role == "tool" and before not in ("call", "tool"):
-        return "a tool result without a call"
-    return _call_fault(role, calls) if calls else None
-
-
-def _call_fault(role: str, calls: Any) -> str | None:
-    """What is wrong with the calls of a message."""
-    if role != "assistant":
-        return f"a call in a {role} message"
-    if not isinstance(calls, list) or not all(isinstance(c, dict) for c in calls):
-        return "tool_calls is no list of objects"
-    for call in calls:
-        function = call.get("function") or call
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return "a call without a name"
-        if not isinstance(function.get("arguments", {}), dict | str):
-            return "arguments of a call are no object"
-    return None

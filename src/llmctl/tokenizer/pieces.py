@@ -1,0 +1,149 @@
+"""A rendered conversation cut at its control tokens, encoded between them, with its mask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.chat import Rendered
+from llmctl.tokenizer.template import Painted
+
+Outcome = tuple[Painted, str] | str  # a rendering with its breaker, or why there is none
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A control token or the text between two. start, end: in the text it was cut from."""
+
+    start: int
+    end: int
+    text: str = ""  # without breakers
+    id: int | None = None
+    inside: tuple[tuple[int, int], ...] = ()  # trained stretches of the text
+
+
+class Splitter:
+    """Cuts texts as transformers does, with its tokenizer's rules for spaces beside tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        added = [t for t in tokenizer.parts.get("added_tokens") or []]
+        self._ids = {t["content"]: t["id"] for t in added if t["id"] in tokenizer.special_ids}
+        self.specials = sorted(self._ids, key=len, reverse=True)
+        left = {t["content"] for t in added if t.get("lstrip")}
+        right = {t["content"] for t in added if t.get("rstrip")}
+        patterns = [
+            (r"\s*" if s in left else "") + f"(?:{re.escape(s)})" + (r"\s*" if s in right else "")
+            for s in self.specials
+        ]
+        self._pattern = re.compile("|".join(f"({p})" for p in patterns) or r"(?!)")
+
+    def split(self, text: str, breaker: str, spans: Sequence[tuple[int, int]] = ()) -> list[Piece]:
+        """The pieces of a rendering; spans: [start, end) that are trained on."""
+        pieces: list[Piece] = []
+        at = 0
+        for match in self._pattern.finditer(text):
+            self._text_piece(text, at, match.start(), breaker, spans, pieces)
+            special = self.specials[(match.lastindex or 1) - 1]
+            inside = tuple((0, 1) for a, b in spans if a <= match.start() and match.end() <= b)
+            token = Piece(match.start(), match.end(), "", self._ids[special], inside[:1])
+            pieces.append(token)
+            at = match.end()
+        self._text_piece(text, at, len(text), breaker, spans, pieces)
+        return pieces
+
+    def _text_piece(
+        self,
+        text: str,
+        start: int,
+        end: int,
+        breaker: str,
+        spans: Sequence[tuple[int, int]],
+        pieces: list[Piece],
+    ) -> None:
+        if start == end:
+            return
+        part = text[start:end]
+        inside = []
+        for a, b in spans:
+            a, b = max(a, start) - start, min(b, end) - start
+            if a < b:  # in characters of the text without breakers
+                a, b = a - part.count(breaker, 0, a), b - part.count(breaker, 0, b)
+                inside.append((a, b))
+        pieces.append(Piece(start, end, part.replace(breaker, ""), None, tuple(inside)))
+
+    def encoded(self, pieces: Sequence[Piece]) -> list[int]:
+        """The ids of pieces."""
+        texts = iter(self.tokenizer.encode_batch([p.text for p in pieces if p.id is None]))
+        return [i for p in pieces for i in ([p.id] if p.id is not None else next(texts))]
+
+    def rendered(
+        self,
+        outcomes: Sequence[Outcome],
+        turns: Sequence[int],
+        stops: frozenset[int],
+        bos: int | None,
+    ) -> list[Rendered | str]:
+        """Ids and mask of each rendering, or why there is none. turns: of the assistant, each."""
+        cut: list[list[Piece] | str] = []
+        for outcome, n in zip(outcomes, turns):
+            cut.append(outcome if isinstance(outcome, str) else self._cut(*outcome, n, stops))
+        texts = [p for pieces in cut if not isinstance(pieces, str) for p in pieces if p.id is None]
+        partial = [p for p in texts if _partly(p)]
+        plain = iter(self.tokenizer.encode_batch([p.text for p in texts if not _partly(p)]))
+        offsets = iter(self.tokenizer.encode_offsets([p.text for p in partial]))
+        done: list[Rendered | str] = []
+        for pieces in cut:
+            if isinstance(pieces, str):
+                done.append(pieces)
+                continue
+            made = Rendered()
+            for piece in pieces:
+                if piece.id is not None:
+                    made.add([piece.id], bool(piece.inside))
+                elif not _partly(piece):
+                    made.add(next(plain), bool(piece.inside))
+                else:
+                    ids, places = next(offsets)
+                    made.ids.extend(ids)
+                    made.mask.extend(_any_inside(a, b, piece.inside) for a, b in places)
+            done.append(_checked(made, bos))
+        return done
+
+    def _cut(
+        self, painted: Painted, breaker: str, turns: int, stops: frozenset[int]
+    ) -> list[Piece] | str:
+        """The pieces of a rendering, each assistant turn trained on up to its end token."""
+        bare = self.split(painted.text, breaker)
+        ends = [(p.start, p.end) for p in bare if p.id in stops]
+        if len(painted.spans) != turns:
+            return f"{len(painted.spans)} of {turns} assistant turns found in the template's output"
+        spans = []
+        for start, end, loose in painted.spans:
+            within = [b for a, b in ends if start <= a and b <= end]
+            after = next(((a, b) for a, b in ends if a >= end), None)
+            if within and not loose:
+                end = within[-1]  # what follows, such as a newline, comes from the template
+            elif after and (loose or not painted.text[end : after[0]].strip()):
+                end = after[1]
+            if start >= end:
+                return "an assistant turn that is not in the template's output"
+            spans.append((start, end))
+        return self.split(painted.text, breaker, spans)
+
+
+def _partly(piece: Piece) -> bool:
+    """Whether a text's mask differs within it."""
+    return bool(piece.inside) and piece.inside != ((0, len(piece.text)),)
+
+
+def _any_inside(start: int, end: int, stretches: Sequence[tuple[int, int]]) -> bool:
+    return any(start < b and end > a for a, b in stretches)
+
+
+def _checked(made: Rendered, bos: int | None) -> Rendered | str:
+    if bos is not None and made.ids[:2] == [bos, bos]:
+        return "the template begins with two beginning-of-text tokens"
+    return made
