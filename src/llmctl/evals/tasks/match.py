@@ -44,3 +44,9 @@ def is_refusal(reply: str) -> bool:
 def is_right(reply: str, answers: Sequence[str]) -> bool:
     """Whether a reply gives one of the answers and is no refusal."""
     return contains(reply, answers) and not is_refusal(reply)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, or its first line where that ends sooner."""
+    lines = text.strip().split("\n", 1)
+    return _SENTENCE.split(lines[0])[0]
