@@ -56,19 +56,21 @@ def limit(memory):
 def environment(mark, asks_clock):
     """Jinja as chat templates expect it; what {% generation %} holds goes through `mark`.
 
-    `environment.tagged` is set when a template has such blocks.
+    Also a list that is not empty once a template with such blocks was read.
     """
     import jinja2
     from jinja2 import nodes
     from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    tagged = []
+
     class Generation(Extension):
         tags = {"generation"}
 
         def parse(self, parser):
-            made.tagged = True
             line = next(parser.stream).lineno
+            tagged.append(line)
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             call = self.call_method("marked")
             return nodes.CallBlock(call, [], [], body).set_lineno(line)
@@ -91,12 +93,11 @@ def environment(mark, asks_clock):
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
-    made.tagged = False
     made.filters["tojson"] = tojson
     made.globals["raise_exception"] = refuse
     if asks_clock:
         made.globals["strftime_now"] = lambda format: DATE
-    return made
+    return made, tagged
 
 
 class Renderer:
@@ -106,10 +107,10 @@ class Renderer:
         self.chars = "\ufdd0\ufdd1\ufdd2"  # OPEN, CLOSE, HOLE: in no text, not in the template
         source = setup["template"]
         clock = "strftime_now" in source and "strftime_now is defined" not in source
-        made = environment(lambda text: self.chars[0] + text + self.chars[1], clock)
+        made, tagged = environment(lambda text: self.chars[0] + text + self.chars[1], clock)
         self.template = made.from_string(source)
         self.tokens = setup["tokens"]
-        self.tagged = made.tagged
+        self.tagged = bool(tagged)
 
     def text(self, messages, generation, tools):
         """One rendering, with marks."""
