@@ -211,9 +211,9 @@ class MaskedRows:
 
     def _epoch(self, epoch: int) -> _Epoch:
         if epoch not in self._epochs:
+            while len(self._epochs) >= EPOCHS_HELD:
+                del self._epochs[next(iter(self._epochs))]
             self._epochs[epoch] = self._packed(epoch)
-            for old in sorted(self._epochs)[:-EPOCHS_HELD]:
-                del self._epochs[old]
         return self._epochs[epoch]
 
     def _packed(self, epoch: int) -> _Epoch:

@@ -16,6 +16,7 @@ STAGES = {
     "crawl-filter": "WARC files to clean, deduplicated text, by FineWeb's recipe",
     "tokenize": "text to token bins (byte-level BPE, trained or given)",
     "pretrain": "token bins to a base model (Qwen3, Llama or GPT-2 shape)",
+    "sft": "a model that answers, from conversations",
     "generate": "text from a model",
     "chat": "talk with a model at the terminal",
     "eval": "measure a model: bits per byte, and the facts it has learned",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from llmctl.evals.bpb import bits_per_byte
 from llmctl.train.backward import Lanes
 from llmctl.train.meter import Meter
 
+T = TypeVar("T")
 Loss = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
@@ -56,21 +57,29 @@ def eval_bits_per_byte(
     return call
 
 
+def attempt(generate: Callable[[], T], step: int) -> T | None:
+    """What `generate` makes, without touching training's random numbers. A sample that fails
+    costs a warning only (None)."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return generate()
+    except LlmctlError:  # a second Ctrl-C, say
+        raise
+    except Exception as error:  # training is worth more than its illustration
+        console.warn(f"step {step:,}: no sample ({type(error).__name__}: {error})")
+        return None
+
+
 def show_sample(
     generate: Callable[[], str], world: World, meter: Meter
 ) -> Callable[[int], dict[str, Any] | None]:
-    """A hook's call: a line of the model's own text. A sample that fails costs a warning only."""
+    """A hook's call: a line of the model's own text."""
 
     def call(step: int) -> dict[str, Any] | None:
         if not world.is_main:
             return None
-        try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                text = generate()
-        except LlmctlError:  # a second Ctrl-C, say
-            raise
-        except Exception as error:  # training is worth more than its illustration
-            console.warn(f"step {step:,}: no sample ({type(error).__name__}: {error})")
+        text = attempt(generate, step)
+        if text is None:
             return {"sample_failed": 1}
         meter.say(f"step {step:,}: {' '.join(text.split())}")
         return {"sample": text}
