@@ -28,8 +28,9 @@ class Encoded:
 
     prompt: np.ndarray  # (P,) int64
     responses: tuple[np.ndarray, ...]  # each (R,) int64, R >= 1
-    pairs: Pairs = ()
+    pairs: Pairs = ()  # of `responses`
     margin: float = 0.0
+    numbers: tuple[int, ...] = ()  # which responses of the ranking these are
 
     @property
     def n_tokens(self) -> int:
@@ -47,7 +48,12 @@ class Encoded:
         return len(self.prompt) + max(len(r) for r in self.responses)
 
 
-def share_prompt(sides: Sequence[Sequence[int]], pairs: Pairs = (), margin: float = 0.0) -> Encoded:
+def share_prompt(
+    sides: Sequence[Sequence[int]],
+    pairs: Pairs = (),
+    margin: float = 0.0,
+    numbers: Sequence[int] | None = None,
+) -> Encoded:
     """Whole conversations as one Encoded: the ids all begin with stand once."""
     arrays = [np.asarray(side, dtype=np.int64) for side in sides]
     most = min(len(a) for a in arrays) - 1  # each keeps a token of its own, where its score is read
@@ -57,7 +63,8 @@ def share_prompt(sides: Sequence[Sequence[int]], pairs: Pairs = (), margin: floa
     n = most if same.all() else int(np.argmin(same))
     if len(arrays) == 1:
         n = 0
-    return Encoded(arrays[0][:n], tuple(a[n:] for a in arrays), pairs, margin)
+    numbers = range(len(arrays)) if numbers is None else numbers
+    return Encoded(arrays[0][:n], tuple(a[n:] for a in arrays), pairs, margin, tuple(numbers))
 
 
 @dataclass
@@ -131,7 +138,7 @@ class Encoder:
         kept = sorted({i for pair in pairs for i in pair})
         place = {old: new for new, old in enumerate(kept)}
         renamed = tuple((place[a], place[b]) for a, b in pairs)
-        return share_prompt([sides[i] for i in kept], renamed, ranking.margin)
+        return share_prompt([sides[i] for i in kept], renamed, ranking.margin, kept)
 
     def _closed(self, ids: list[int], length: int) -> list[int]:
         """The first `length` ids, the last of them those that close the turn."""

@@ -17,9 +17,12 @@ STAGES = {
     "tokenize": "text to token bins (byte-level BPE, trained or given)",
     "pretrain": "token bins to a base model (Qwen3, Llama or GPT-2 shape)",
     "sft": "a model that answers, from conversations",
+    "probe": "what a model knows: conversations that teach it to say so, or that it does not",
+    "rm": "a reward model, from rankings",
+    "rl": "a chat model and graded problems to a better one (GRPO)",
     "generate": "text from a model",
     "chat": "talk with a model at the terminal",
-    "eval": "measure a model: bits per byte, and the facts it has learned",
+    "eval": "measure models: task files; bits per byte, and the facts they have learned",
     "inspect": "look into any artifact: what it is, where it came from, samples",
 }
 

@@ -43,11 +43,11 @@ def say_plan(
     )
 
 
-def draw_loss(rows: list[dict[str, Any]], path: Path) -> None:
+def draw_loss(rows: list[dict[str, Any]], path: Path, per: str = "token") -> None:
     """The training loss in the terminal; with the validation loss as an SVG at `path`."""
     train = [(float(r["step"]), float(r["loss"])) for r in rows if r.get("loss") is not None]
     val = [(float(r["step"]), float(r["val_loss"])) for r in rows if r.get("val_loss")]
-    console.info("training loss, nats a token\n" + text_curve(train))
-    svg = svg_curve({"train": train, "validation": val}, title="loss, nats a token")
+    console.info(f"training loss, nats a {per}\n" + text_curve(train))
+    svg = svg_curve({"train": train, "validation": val}, title=f"loss, nats a {per}")
     with atomic_write(path) as handle:
         handle.write(svg.encode())
