@@ -158,7 +158,8 @@ class ForeignFormat(ChatFormat):
             if found := _PROBED.search(text):
                 end = self.tokenizer.decode([self.end_id])
                 after = text[found.end() :].partition(end)[0].strip()
-                return text[: found.start()].strip(), after, found[1], as_text
+                before = text[: found.start()].rpartition(THOUGHT)[2].strip()
+                return before, after, found[1], as_text
         return None
 
     @cached_property

@@ -44,6 +44,9 @@ class Painted:
 class TemplateProcess:
     """A template in a process of its own, started at the first use and again when it was killed."""
 
+    _owner = 0  # the process that started it
+    _process: subprocess.Popen[bytes] | None = None
+
     def __init__(self, template: str, tokens: dict[str, str]) -> None:
         """tokens: bos_token and its like, as templates name them. Refused (77), Mismatch (78)."""
         if len(template.encode("utf-8", "replace")) > MAX_TEMPLATE:
@@ -53,8 +56,6 @@ class TemplateProcess:
             raise Refused(f"jinja2 {version} lets chat templates out; pip install 'jinja2>=3.1.6'")
         self.template, self.tokens = template, tokens
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the process: a copy starts its own."""
