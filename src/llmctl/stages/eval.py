@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import Mismatch, NoInput, UsageError
+from llmctl.core.errors import NoInput, UsageError
 from llmctl.core.stage import Stage
 
 
@@ -140,7 +140,7 @@ def _only(inputs: list[Any]) -> Any:
     if len(inputs) > 1:
         raise UsageError(f"{len(inputs)} models: name the tasks to compare them on with --tasks")
     if inputs[0].kind == "foreign":
-        raise Mismatch(
+        raise UsageError(
             f"{inputs[0].path}: no manifest.json, so its training data is not known; "
             "name task files with --tasks"
         )

@@ -1,0 +1,127 @@
+"""llmctl probe: a model and facts become conversations that llmctl sft reads."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llmctl.core.errors import BadInput, NoInput, UsageError
+from llmctl.data.conversations import parse_source, read_conversations
+from llmctl.pipeline import run
+from llmctl.stages.probe import ProbeConfig
+
+FACTS = 8
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random model that chats."""
+    import torch
+
+    from llmctl.model.config import ModelConfig
+    from llmctl.model.hf import save_model
+    from llmctl.model.transformer import Transformer
+    from llmctl.tokenizer.chat import with_chat
+    from llmctl.tokenizer.train import train
+
+    torch.set_num_threads(1)
+    own = with_chat(train(["where was Ann born ? Ann comes from Bath ."] * 9, 384))
+    path = tmp_path_factory.mktemp("models") / "m"
+    shape = {"n_layers": 1, "d_model": 16, "n_heads": 2, "n_kv_heads": 1, "head_dim": 8}
+    config = ModelConfig(
+        family="qwen3", vocab_size=own.vocab_size, d_ff=32, max_seq_len=256, **shape
+    )
+    net = Transformer(config)
+    net.init_weights(1)
+    save_model(net, path)
+    own.save(path)
+    return path
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Facts as llmctl synth writes them; every second subject is held out."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    rows = [
+        {
+            "fact_id": f"e{i}",
+            "subject": f"Ann {i}",
+            "value": "Bath",
+            "exposure": 30 * (i % 2),
+            "prompts": [f"Ann {i} comes from"],
+            "questions": [f"Where was Ann {i} born?", f"Where does Ann {i} come from?"],
+            "aliases": ["Bath"],
+        }
+        for i in range(FACTS)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "facts.parquet")
+    quizzes = [
+        {"fact_id": f"e{i}", "split": "train" if i < FACTS // 2 else "test"} for i in range(FACTS)
+    ]
+    pq.write_table(pa.Table.from_pylist([*quizzes, {"fact_id": None}]), folder / "quizzes.parquet")
+    return folder
+
+
+def probe(model, web, out, **settings):
+    plain = {"web": str(web), "refusal_share": 1.0, "max_tokens": 4, "workers": 1}
+    return run("probe", model, out=out, device="cpu", **(plain | settings))
+
+
+def test_a_model_that_knows_nothing_learns_to_say_so(model, web, tmp_path, capsys):
+    made = probe(model, web, tmp_path / "a")
+    assert made.kind == "conversations"
+    found = read_conversations(made.path, max_bad=0)
+    assert len(found.rows) == 2 * FACTS // 2  # a row for each question of the train facts
+    assert {row.extra["fact_id"] for row in found.rows} == {"e0", "e1", "e2", "e3"}
+    assert {row.extra["kind"] for row in found.rows} == {"unknown"}
+    assert len(parse_source(f"{made.path}#kind=unknown").select(found)) == len(found.rows)
+    asked = [json.loads(line) for line in open(made.path / "asked.jsonl")]
+    assert len(asked) == FACTS and all(len(row["replies"]) == 5 for row in asked)
+    assert made.stats["unknown"] == FACTS and made.stats["rows_unknown"] == FACTS
+    said = capsys.readouterr().err
+    assert "held out, stated 30 times" in said and "8 refusals (100%" in said
+    again = probe(model, web, tmp_path / "b", against=str(made.path))
+    assert (again.path / "conversations.parquet").read_bytes() == (
+        made.path / "conversations.parquet"
+    ).read_bytes()
+    assert [row["earlier"] for row in again.stats["against"]] == ["unknown", "unknown"]
+
+
+def test_refusals_alone_are_no_output(model, web, tmp_path):
+    with pytest.raises(BadInput, match="raise refusal_share"):
+        probe(model, web, tmp_path / "a", refusal_share=0.5)
+
+
+def test_where_facts_come_from_has_to_be_said(model, tmp_path):
+    with pytest.raises(NoInput, match="name one with --web, or ask about real text"):
+        run("probe", model, out=tmp_path / "a")
+    with pytest.raises(NoInput, match="no facts.parquet"):
+        probe(model, tmp_path, tmp_path / "a")
+
+
+def test_a_model_that_writes_no_question_is_refused(model, tmp_path):
+    text = "Ann Lee was born in Bath in 1847 and wrote about rivers, mills and old roads. " * 3
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    settings = {"documents": str(tmp_path / "docs.jsonl"), "asker": str(model), "workers": 1}
+    with pytest.raises(BadInput, match="no usable question in 1"):
+        run("probe", model, out=tmp_path / "a", device="cpu", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"samples": 0},
+        {"known_threshold": 6},
+        {"unknown_at_most": 3},
+        {"refusal_share": 1.5},
+        {"documents": "a"},
+        {"asker": "a"},
+        {"documents": "a", "asker": "b", "web": "c"},
+        {"refusals": (" ",)},
+    ],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(UsageError):
+        ProbeConfig(**settings)
