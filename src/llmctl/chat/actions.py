@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from llmctl.chat import store
 from llmctl.chat.commands import ALIASES, COMMANDS
-from llmctl.chat.conversation import Conversation
+from llmctl.chat.keeping import load, new, recall, save
 from llmctl.chat.session import Chat
 from llmctl.chat.show import probs_table
 from llmctl.chat.terminal import Reader, edit_text
 from llmctl.core.console import render_table
-from llmctl.core.errors import NoInput, OutputBusy, UsageError, did_you_mean
+from llmctl.core.errors import LlmctlError, UsageError, did_you_mean
 from llmctl.core.terminal import one_line
 
 Action = Callable[[Chat, Reader, str], None]
@@ -128,7 +126,10 @@ def _answer_again(chat: Chat, at: int | None, seed: int | None) -> None:
         chat.conversation.at = at
         chat.show.note("stopped" if answer.stopped else "the model said nothing")
     else:
-        chat.show.note(f"another answer, by seed {answer.seed}; /branch goes back")
+        said = f"another answer, by seed {answer.seed}; /branch goes back"
+        if chat.params.temperature == 0:
+            said = "at temperature 0 every answer is the same; /temp 0.7 lets it vary"
+        chat.show.note(said)
 
 
 def branch(chat: Chat, reader: Reader, text: str) -> None:
@@ -163,27 +164,6 @@ def branch(chat: Chat, reader: Reader, text: str) -> None:
     conversation.switch(leaves[int(text) - 1])
     recall(chat)
     chat.save()
-
-
-def recall(chat: Chat) -> None:
-    """Show the last exchange of where we are now."""
-    path = chat.conversation.path()
-    chat.show.note(f"[{len(path)} turns; the last:]")
-    for turn in path[-2:]:
-        chat.show.plain(f"> {turn.text}" if turn.is_user else turn.text)
-
-
-def new(chat: Chat, reader: Reader, _: str) -> None:
-    _replace(chat, Conversation(chat.conversation.system), None)
-    chat.show.note("a new conversation")
-
-
-def _replace(chat: Chat, conversation: Conversation, file: Path | None) -> None:
-    """Go on with another conversation, in a transcript of its own."""
-    chat.conversation, chat.completions, chat.dropped = conversation, {}, 0
-    chat.saved_as = {str(file.absolute())} if file else set()
-    if chat.transcript is not None:
-        chat.transcript = store.Transcript(chat.transcript.folder, chat.transcript.model)
 
 
 def probs(chat: Chat, reader: Reader, text: str) -> None:
@@ -225,7 +205,7 @@ def _length(chat: Chat, messages: list[dict[str, str]]) -> int:
     """Tokens of a prompt; a format that refuses a conversation without a message gives 0."""
     try:
         return len(chat.voice.ids(messages))
-    except Exception:
+    except LlmctlError:
         return 0
 
 
@@ -241,56 +221,6 @@ def tools(chat: Chat, reader: Reader, text: str) -> None:
         chat.tools.choose(names)
     in_use = ", ".join(chat.tools.names) or "none in use; /tools python or /tools search"
     chat.show.plain(f"tools: {in_use}")
-
-
-def save(chat: Chat, reader: Reader, text: str) -> None:
-    if not chat.conversation.turns:
-        raise UsageError("nothing was said yet")
-    force = text.startswith("-f ") or text == "-f"
-    name = text[2:].strip() if force else text
-    if not name:
-        names = sorted(chat.saved_as)
-        name = names[0] if names else ""
-    if not name:
-        kept = chat.transcript and chat.transcript.path
-        chat.show.plain(f"kept in {kept}; /save FILE writes a copy" if kept else "/save FILE")
-        return
-    path = Path(name).expanduser()
-    if path.exists() and not force and str(path.absolute()) not in chat.saved_as:
-        raise OutputBusy(f"{path}: exists already; /save -f {path} replaces it")
-    if not path.parent.is_dir():
-        raise NoInput(f"{path.parent}: no such folder")
-    store.write_row(path, chat.row())
-    chat.saved_as.add(str(path.absolute()))
-    chat.show.note(f"saved as {path}; `llmctl sft --data {path}` can learn from it")
-
-
-def load(chat: Chat, reader: Reader, text: str) -> None:
-    if not text:
-        raise UsageError("/load FILE, or /load FILE LINE")
-    name, _, line = text.rpartition(" ")
-    if not name or not line.isdigit() or Path(text).expanduser().exists():
-        name, line = text, "1"
-    path = Path(name).expanduser()
-    conversation, said = load_conversation(path, int(line))
-    _replace(chat, conversation, path)
-    if said:
-        chat.show.note(said)
-    recall(chat)
-
-
-def load_conversation(path: Path, line: int = 1) -> tuple[Conversation, str]:
-    """A conversation of a file, and what the user should know of it."""
-    rows = store.read_rows(path)
-    if not 1 <= line <= len(rows):
-        raise UsageError(f"{path}: holds {len(rows):,} conversations, so no number {line:,}")
-    where = f"{path}, conversation {line:,}" if len(rows) > 1 else str(path)
-    found = Conversation.from_row(rows[line - 1], where)
-    said = f"[number {line:,} of {len(rows):,} conversations in {path}]" if len(rows) > 1 else ""
-    if found.at is not None and found.turns[found.at].is_user:
-        found.undo()
-        said = "[its last message has no answer and is left out]"
-    return found, said
 
 
 def help(chat: Chat, reader: Reader, text: str) -> None:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from llmctl.chat import commands
+from llmctl.chat.answer import Answer, ctrl_c_once, ending, repeats, status_line
 from llmctl.chat.context import Fit, fit
 from llmctl.chat.conversation import Conversation, Turn
-from llmctl.chat.show import Show, seconds
+from llmctl.chat.show import Show
 from llmctl.chat.store import Transcript
 from llmctl.chat.terminal import Reader
 from llmctl.chat.voice import Voice
@@ -32,22 +30,6 @@ from llmctl.infer.toolbox import ToolBox
 from llmctl.tokenizer.bpe import clean_text
 
 PROBS = 5  # likeliest tokens kept for /probs at each place
-REASONS = {
-    "length": "cut at max_tokens; /max_tokens allows more",
-    "context": "cut: the context is full",
-    "calls": "ended: it asked for tools too often",
-}
-
-
-@dataclass
-class Answer:
-    """One answer as it was drawn."""
-
-    completion: Completion | None = None  # None: stopped before its first token
-    seed: int = 0
-    stopped: bool = False
-    first: float = 0.0  # seconds to the first token
-    rate: float = 0.0  # tokens a second after it
 
 
 @dataclass
@@ -78,11 +60,13 @@ class Chat:
         conversation: Conversation | None = None,
         transcript: Transcript | None = None,
         about: dict[str, Any] | None = None,
+        stop_repeats: int = 0,
     ) -> None:
         self.engine, self.voice, self.show = engine, voice, show
         self.params, self.tools = params, tools
         self.conversation = conversation or Conversation()
         self.transcript, self.about = transcript, about or {}
+        self.stop_repeats = stop_repeats
         self.completions: dict[int, Completion] = {}  # by turn, of this session: for /probs
         self.draft = ""  # what the next line begins with
         self.dropped = 0  # exchanges left out of the last prompt
@@ -128,7 +112,11 @@ class Chat:
         while True:
             draft, self.draft = self.draft, ""
             try:
-                return reader.read(draft)
+                line = reader.read(draft)
+                if reader.trouble:
+                    self.show.error(reader.trouble)
+                    reader.trouble = ""
+                return line
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -209,7 +197,8 @@ class Chat:
         stats = self.engine.stats
         tokens, spent = stats.decode_tokens, stats.decode_seconds
         started = time.perf_counter()
-        with contextlib.closing(self.engine.stream([ids], params, tools=self.tools.box)) as events:
+        text = ""
+        with contextlib.closing(self.engine.stream([ids], params, self.tools.box)) as events:
             try:
                 for event in events:
                     if answer.completion is None:
@@ -220,6 +209,10 @@ class Chat:
                         self.show.asked(event.asked)
                     if event.call is not None:
                         self.show.result(event.call)
+                    text += event.text
+                    if event.text and repeats(text, self.stop_repeats):
+                        answer.repeated = True
+                        return
             finally:
                 drawn = stats.decode_tokens - tokens
                 answer.rate = drawn / max(stats.decode_seconds - spent, 1e-9)
@@ -237,7 +230,7 @@ class Chat:
             "seed": answer.seed,
             "temperature": self.params.temperature,
             "tokens": sum(completion.sampled),
-            "finish_reason": "stopped" if answer.stopped else completion.finish_reason,
+            "finish_reason": ending(answer, completion),
         }
         turn = self.conversation.answer(messages, facts)
         self.completions[turn.number] = completion
@@ -248,21 +241,8 @@ class Chat:
         completion = answer.completion
         if completion is None:
             return
-        drawn = sum(completion.sampled)
-        parts = [f"{drawn:,} token{'s' * (drawn != 1)}"]
-        if drawn > 1 and answer.rate:
-            parts[0] += f", {answer.rate:,.1f} tokens/s"
-        parts[0] += f", first after {seconds(answer.first)}"
-        size = self.engine.config.max_seq_len
-        used = min(size, len(completion.prompt_ids) + len(completion.ids))
-        parts.append(f"context {used:,} of {size:,}, {size - used:,} left")
-        reason = completion.finish_reason or ""
-        if answer.stopped:
-            parts.append("stopped")
-        elif reason in REASONS:
-            parts.append(REASONS[reason])
         self._say_unused_call(completion)
-        self.show.note(f"[{'; '.join(parts)}]")
+        self.show.note(status_line(answer, completion, self.engine.config.max_seq_len))
 
     def _say_unused_call(self, completion: Completion) -> None:
         """An answer that ended with a call to a tool that is off: say so."""
@@ -291,25 +271,3 @@ class Chat:
             for key in ("temperature", "top_k", "top_p", "max_tokens", "seed")
         }
         return self.conversation.to_row(model=self.about, settings=settings)
-
-
-@contextlib.contextmanager
-def ctrl_c_once() -> Iterator[None]:
-    """Inside, the first Ctrl-C raises KeyboardInterrupt and further ones do nothing, so that what
-    was said can be kept in peace."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if not pressed:
-            pressed = True
-            raise KeyboardInterrupt
-
-    previous: Any = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -128,8 +128,3 @@ def probs_table(tokenizer: Tokenizer, completion: Completion, *, every: bool = F
     if len(shown) < len(rows):
         table += f"\n… {len(rows) - len(shown):,} more tokens: /probs all"
     return table
-
-
-def seconds(value: float) -> str:
-    """'0.02 s', '1.4 s'."""
-    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"

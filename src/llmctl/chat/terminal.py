@@ -28,11 +28,13 @@ QUOTES = '"""'  # begins and ends a message of several lines where lines are pla
 
 
 class Reader(Protocol):
-    """Where lines come from. `typed`: what stood in the line when Ctrl-C was pressed."""
+    """Where lines come from. typed: what stood in the line when Ctrl-C was pressed. can_prefill:
+    a line may begin with a default. trouble: what the user should be told, once."""
 
     interactive: bool
     can_prefill: bool
     typed: str
+    trouble: str
 
     def read(self, default: str = "") -> str:
         """The next line or message; EOFError at the end, KeyboardInterrupt for Ctrl-C."""
@@ -46,7 +48,7 @@ class PlainReader:
     can_prefill = False
 
     def __init__(self, source: TextIO, echo: TextIO) -> None:
-        self.source, self.echo, self.typed = source, echo, ""
+        self.source, self.echo, self.typed, self.trouble = source, echo, "", ""
         self.interactive = source.isatty()
 
     def read(self, default: str = "") -> str:
@@ -83,7 +85,8 @@ class PromptReader:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.output import create_output
 
-        self.typed = ""
+        self.typed = self.trouble = ""
+        self.history = history
         self.session: PromptSession[str] = PromptSession(
             PROMPT,
             multiline=True,
@@ -99,7 +102,9 @@ class PromptReader:
     def read(self, default: str = "") -> str:
         self.typed = ""
         try:
-            return self.session.prompt(default=default)
+            line = self.session.prompt(default=default)
+            self.trouble, self.history.trouble = self.history.trouble, ""
+            return line
         except KeyboardInterrupt:
             self.typed = self.session.default_buffer.text
             raise

@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from llmctl.core.config import setting
 from llmctl.core.errors import Cancelled, NoInput, UsageError
@@ -55,6 +55,9 @@ class ChatConfig:
         1.0, "above 1: tokens that came before are made less likely"
     )
     stop: tuple[str, ...] = setting((), "text that ends an answer; \\n stands for a newline")
+    stop_repeats: int = setting(
+        0, "end an answer that ends with the same piece so many times (200 characters); 0: never"
+    )
     seed: int = setting(1337, "decides every draw: same seed and messages, same answer")
     raw: bool = setting(False, "with -p: let control characters in the text through to a terminal")
     bos: bool | None = setting(None, "a base model's start token; none: as in training")
@@ -74,8 +77,9 @@ class ChatConfig:
             raise UsageError("--tools search needs --documents PATH to look in")
         if self.load and self.resume:
             raise UsageError("--load and --resume were both given; give one of them")
-        if self.workers < 0:
-            raise UsageError(f"workers must be at least 0; got {self.workers}")
+        for name in ("workers", "stop_repeats"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must be at least 0; got {getattr(self, name)}")
 
     def tool_names(self) -> tuple[str, ...]:
         """The tools asked for; a word may hold several with commas between."""
@@ -102,14 +106,16 @@ def run(config: ChatConfig, inputs: list[Artifact], draft: None = None) -> None:
     """Open the model, then answer the prompts given, or talk until the user leaves."""
     [artifact] = inputs
     questions = _questions(config)
-    reader, talk = None, sys.stderr
+    reader = None
+    talk = sys.stdout if sys.stdout.isatty() and not sys.stderr.isatty() else sys.stderr
+    talk = sys.stderr if questions else talk
     if not questions:  # a missing terminal is found before a model is loaded
         from llmctl.chat.store import History, state_folder
         from llmctl.chat.terminal import open_reader
 
         history = History(state_folder() / "history" if config.keep else None)
         reader = open_reader(history, talk)
-    chat = _open(config, artifact, once=bool(questions))
+    chat = _open(config, artifact, talk, once=bool(questions))
     try:
         if reader is None:
             _answer(chat, questions)
@@ -139,7 +145,7 @@ def _questions(config: ChatConfig) -> list[str]:
     return found
 
 
-def _open(config: ChatConfig, artifact: Artifact, *, once: bool) -> Chat:
+def _open(config: ChatConfig, artifact: Artifact, talk: TextIO, *, once: bool) -> Chat:
     from llmctl.chat.session import Chat
     from llmctl.chat.show import Show
     from llmctl.core import console
@@ -157,11 +163,12 @@ def _open(config: ChatConfig, artifact: Artifact, *, once: bool) -> Chat:
     return Chat(
         engine,
         voice,
-        Show(out, sys.stderr, raw=raw, colour=console.colours()),
+        Show(out, talk, raw=raw, colour=console.colours()),
         config.sampling(),
         tools,
         conversation=conversation,
         transcript=transcript,
+        stop_repeats=config.stop_repeats,
         about={"path": str(artifact.path.absolute()), "id": artifact.id},
     )
 
@@ -206,8 +213,8 @@ def _conversation(
     config: ChatConfig, artifact: Artifact, *, once: bool
 ) -> tuple[Transcript | None, Conversation]:
     """Where to begin, and the file it is kept in (a single answer is not kept)."""
-    from llmctl.chat.actions import load_conversation
     from llmctl.chat.conversation import Conversation
+    from llmctl.chat.keeping import load_conversation
     from llmctl.chat.store import Transcript, latest, state_folder
 
     path = Path(config.load) if config.load else None
@@ -239,7 +246,7 @@ def _greet(chat: Chat, artifact: Artifact) -> None:
     if chat.tools.names:
         show.note(f"tools: {', '.join(chat.tools.names)}")
     if chat.conversation.turns:
-        from llmctl.chat.actions import recall
+        from llmctl.chat.keeping import recall
 
         recall(chat)
     show.note("/help lists commands; Ctrl-C stops an answer, Ctrl-D leaves")
