@@ -25,6 +25,7 @@ from llmctl.core.seeds import derive
 from llmctl.data.batches import IGNORE, Batch
 from llmctl.data.packing import Pieces, pack, permutation
 
+PLACES = 64  # places come in multiples of it: few shapes, so that kernels made for one are reused
 EPOCHS_HELD = 2  # packed epochs kept in memory: the one at work, and the next at its edge
 
 
@@ -92,7 +93,8 @@ class MaskedSequences:
 class MaskedBatch(Batch):
     """A Batch that also knows where its targets are, so that a loss computes nothing elsewhere.
 
-    places (n,) int64: positions of trained targets in the flattened batch, in order.
+    places (n,) int64: positions of trained targets in the flattened batch, in order, then some
+    position without one up to a round n.
     """
 
     places: Tensor | None = None
@@ -269,6 +271,9 @@ class MaskedRows:
         padded = np.full(size, ids.size, dtype=np.int32)
         padded[: len(bounds)] = bounds
         places = np.flatnonzero(targets.reshape(-1) != IGNORE)
+        # the last token of a sequence never has a target
+        nothing = int(self.lengths[self.members(positions[0])[0]]) - 1
+        places = np.append(places, np.full(-len(places) % PLACES, nothing))
         arrays = (torch.from_numpy(a) for a in (ids, targets, segments, padded, places))
         return MaskedBatch(*arrays)
 
@@ -316,5 +321,4 @@ def without_targets(batch: MaskedBatch, row: int) -> MaskedBatch:
     """The batch with no target from this row on: rows that only fill a shape."""
     targets = batch.targets.clone()
     targets[row:] = IGNORE
-    places = (targets.flatten() != IGNORE).nonzero().flatten()
-    return replace(batch, targets=targets, places=places)
+    return replace(batch, targets=targets)
