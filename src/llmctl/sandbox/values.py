@@ -73,28 +73,32 @@ def decode(found: Any) -> Any:
         raise ValueError(f"not an encoded value: {error}") from None
 
 
-def same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any, *, exact: bool = True) -> bool:
     """Whether two plain values are equal in type and value, all the way down: True is not 1, and
-    1 is not 1.0. nan equals nothing, as ever."""
-    if type(a) is not type(b):
+    1 is not 1.0, unless `exact` is false. nan equals nothing, as ever."""
+    if _kind(a, exact) is not _kind(b, exact):
         return False
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+        return len(a) == len(b) and all(same(x, y, exact=exact) for x, y in zip(a, b))
     if isinstance(a, dict):
-        if len(a) != len(b):
-            return False
-        others = {_typed(key): value for key, value in b.items()}
-        mine = {_typed(key): value for key, value in a.items()}
-        return mine.keys() == others.keys() and all(same(v, others[k]) for k, v in mine.items())
+        mine = {_typed(key, exact): value for key, value in a.items()}
+        others = {_typed(key, exact): value for key, value in b.items()}
+        return mine.keys() == others.keys() and all(
+            same(value, others[key], exact=exact) for key, value in mine.items()
+        )
     if isinstance(a, set | frozenset):
-        return {_typed(x) for x in a} == {_typed(x) for x in b}
+        return {_typed(x, exact) for x in a} == {_typed(x, exact) for x in b}
     return bool(a == b)
 
 
-def _typed(key: Any) -> Any:
+def _kind(value: Any, exact: bool) -> type:
+    return float if type(value) is int and not exact else type(value)
+
+
+def _typed(key: Any, exact: bool) -> Any:
     """A hashable value with the types of all its parts."""
     if isinstance(key, tuple):
-        return tuple, tuple(_typed(x) for x in key)
+        return tuple, tuple(_typed(x, exact) for x in key)
     if isinstance(key, frozenset):
-        return frozenset, frozenset(_typed(x) for x in key)
-    return type(key), key
+        return frozenset, frozenset(_typed(x, exact) for x in key)
+    return _kind(key, exact), key
