@@ -32,6 +32,7 @@ SCALES = ("group", "batch", "none")
 EPSILON = 1e-4  # beside a standard deviation, which may be tiny
 SAME = 1e-9  # rewards closer than this are equal
 CHUNK = 256  # rows of logits at once
+NEVER = -1e30  # a logit that is never drawn; finite, since 0 times infinity is no number
 MOST_LOG_RATIO = 20.0  # beyond it e^d only overflows
 
 
@@ -129,6 +130,20 @@ class HeadOut:
     entropy: Tensor  # nats, of the whole distribution
 
 
+@dataclass(frozen=True)
+class Drawable:
+    """Which ids the sampler draws from, and at which temperature: the policy is nothing else.
+
+    n_ids: the first so many; 0: all. holes: those among them that stand for nothing, (n,) int64.
+    """
+
+    n_ids: int = 0
+    holes: Tensor | None = None
+    temperature: float = 1.0
+
+
+ALL = Drawable()
+
 # (log-probabilities of the rows in a slice, the slice) -> their weighted losses
 Rule = Callable[[Tensor, slice], Tensor]
 
@@ -138,20 +153,17 @@ def policy_head(
     weight: Tensor,
     targets: Tensor,
     rule: Rule | None,
-    *,
-    temperature: float = 1.0,
-    bias: Tensor | None = None,
+    drawable: Drawable = ALL,
 ) -> tuple[Tensor, HeadOut]:
     """Loss sum over sampled tokens without ever holding all logits: (fp32 scalar, measures).
 
     hidden (M, D), the states that predicted the tokens; weight (V, D); targets (M,) int64, the
     tokens. rule makes losses of log-probabilities; each chunk's gradient is taken while its logits
-    are at hand, as in model.loss_head. rule None: measure only. bias (V,) is added to the logits:
-    -inf at ids that are never sampled, so that this is the distribution the sampler draws from.
+    are at hand, as in model.loss_head. rule None: measure only.
     """
     measured = HeadOut(*(torch.empty(len(targets), device=hidden.device) for _ in range(2)))
     with torch.autocast(hidden.device.type, enabled=False):
-        loss = _PolicyHead.apply(hidden, weight, targets, rule, temperature, bias, measured)
+        loss = _PolicyHead.apply(hidden, weight, targets, rule, drawable, measured)
     return loss, measured  # type: ignore[return-value]
 
 
@@ -163,21 +175,20 @@ class _PolicyHead(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         rule: Rule | None,
-        temperature: float,
-        bias: Tensor | None,
+        drawable: Drawable,
         measured: HeadOut,
     ) -> Tensor:
         learns = rule is not None and any(ctx.needs_input_grad[:2])
-        matrix = weight.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden) if learns else None
-        grad_weight = None
+        n_ids = drawable.n_ids or len(weight)
+        matrix = weight[:n_ids].to(hidden.dtype)
+        grad_hidden = grad_weight = None
         if learns:
+            grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(targets), CHUNK):
             rows = slice(start, min(start + CHUNK, len(targets)))
-            logits = hidden[rows] @ matrix.T
-            probs = _probabilities(logits, targets, rows, temperature, bias, measured)
+            probs = _probabilities(hidden[rows] @ matrix.T, targets[rows], drawable, measured, rows)
             if rule is None:
                 continue
             with torch.enable_grad():
@@ -186,17 +197,16 @@ class _PolicyHead(torch.autograd.Function):
             total += losses.detach()
             if grad_hidden is None or grad_weight is None:
                 continue
-            (slope,) = torch.autograd.grad(losses, leaf)
             # d logprob / d logits = (one-hot - probabilities) / temperature
-            slope = slope / temperature
+            slope = torch.autograd.grad(losses, leaf)[0] / drawable.temperature
             delta = probs.mul_(-slope[:, None])
             delta[torch.arange(len(delta), device=delta.device), targets[rows]] += slope
             delta = delta.to(hidden.dtype)
             torch.mm(delta, matrix, out=grad_hidden[rows])
             if delta.dtype == torch.float32:
-                grad_weight.addmm_(delta.T, hidden[rows])
+                grad_weight[:n_ids].addmm_(delta.T, hidden[rows])
             else:
-                grad_weight += delta.T @ hidden[rows]
+                grad_weight[:n_ids] += delta.T @ hidden[rows]
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total
@@ -207,27 +217,21 @@ class _PolicyHead(torch.autograd.Function):
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
             grad_weight = (grad_weight * grad).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def _probabilities(
-    logits: Tensor,
-    targets: Tensor,
-    rows: slice,
-    temperature: float,
-    bias: Tensor | None,
-    measured: HeadOut,
+    logits: Tensor, targets: Tensor, drawable: Drawable, measured: HeadOut, rows: slice
 ) -> Tensor:
     """Probabilities (n, V), fp32, of one chunk; notes what is measured of it."""
     logits = logits.float()
-    if bias is not None:
-        logits += bias
-    if temperature != 1.0:
-        logits /= temperature
-    logprobs = logits.log_softmax(-1)
-    measured.logprobs[rows] = logprobs.gather(1, targets[rows, None])[:, 0]
-    probs = logprobs.exp()
-    if bias is not None:
-        logprobs.masked_fill_(bias.isinf(), 0.0)  # 0 log 0 is 0
-    measured.entropy[rows] = -torch.linalg.vecdot(probs, logprobs)
+    if drawable.holes is not None:
+        logits.index_fill_(1, drawable.holes, NEVER)
+    if drawable.temperature != 1.0:
+        logits /= drawable.temperature
+    probs = logits.softmax(-1)
+    # the largest probability is exp(largest logit - log-sum-exp), and never tiny
+    lse = logits.amax(-1) - probs.amax(-1).log()
+    measured.logprobs[rows] = logits.gather(1, targets[:, None])[:, 0] - lse
+    measured.entropy[rows] = lse - torch.linalg.vecdot(probs, logits)
     return probs

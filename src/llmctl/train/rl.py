@@ -23,7 +23,6 @@ from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.core.files import atomic_write
 from llmctl.infer.toolbox import ToolBox
 from llmctl.model import hf
-from llmctl.model.config import ModelConfig
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.tokenizer.chat import ChatFormat, chat_format
@@ -32,7 +31,7 @@ from llmctl.train.curve import svg_curve, text_curve
 from llmctl.train.loop import Hook, Loop
 from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import gather
-from llmctl.train.policy_loss import Objective
+from llmctl.train.policy_loss import Drawable, Objective
 from llmctl.train.rl_batches import COLUMNS, Drawing, Finished, RlBatches
 from llmctl.train.rl_eval import Evaluation, HeldOut
 from llmctl.train.rl_rows import PolicyLoss
@@ -228,8 +227,7 @@ class Reinforcement:
             self.reference,
             self._objective(),
             dtype=self.tuning.dtype,
-            temperature=config.temperature,
-            bias=never_drawn(self.shape, sampler, self.world.device),
+            drawable=drawable(sampler, config.temperature),
             old_from_sampler=config.old == "sampler",
             ask_reference=config.kl_coef > 0 or config.kl_budget > 0,
         )
@@ -365,16 +363,11 @@ def open_format(folder: Path) -> ChatFormat:
     return found
 
 
-def never_drawn(shape: ModelConfig, sampler: Sampler, device: torch.device) -> torch.Tensor | None:
-    """(V,) with -inf at the ids the sampler never draws (padding of the vocabulary), else None."""
+def drawable(sampler: Sampler, temperature: float) -> Drawable:
+    """What the sampler draws from, for the loss."""
     engine = sampler.engines[0]
-    n_ids = engine.tokenizer.n_ids
-    if n_ids == shape.vocab_size and not engine.holes.numel():
-        return None
-    bias = torch.zeros(shape.vocab_size, device=device)
-    bias[n_ids:] = -torch.inf
-    bias[engine.holes] = -torch.inf
-    return bias
+    holes = engine.holes if engine.holes.numel() else None
+    return Drawable(engine.tokenizer.n_ids, holes, temperature)
 
 
 def draw_rewards(rows: list[dict[str, Any]], path: Path) -> None:

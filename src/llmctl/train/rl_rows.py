@@ -1,10 +1,10 @@
 """Rollouts as micro-batches, and the loss of one.
 
 A micro-batch is one flat row of N tokens. On a CPU the answers to a problem stand behind one copy
-of its prompt (model/shared_prefix.py), which for eight answers as long as the prompt is nearly half
-the tokens; on CUDA each answer has its own copy and is a segment, as the variable-length kernel
-wants it. Only tokens that the policy drew are targets, its end token among them; what a tool said
-is context and no more.
+of its prompt (model/group_attention.py), which for eight answers as long as the prompt saves nearly
+half the tokens; on CUDA each answer has its own copy and is a segment, as the variable-length
+kernel wants it. Only tokens that the policy drew are targets, its end token among them; what a tool
+said is context and no more.
 
 Axes: N tokens of a flat row, M of them drawn by the policy.
 """
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from llmctl.model.attention import segment_bounds
-from llmctl.model.shared_prefix import blocks_of, positions_of, sharing
+from llmctl.model.group_attention import attention_over
+from llmctl.model.shared_prefix import positions_of
 from llmctl.model.transformer import Transformer
-from llmctl.train.policy_loss import Objective, k3, policy_head, token_losses
+from llmctl.train.policy_loss import ALL, Drawable, Objective, k3, policy_head, token_losses
 from llmctl.train.rollouts import Group, Rollout
 
 
@@ -38,13 +39,13 @@ class Note:
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """One flat row. ids, positions (1, N) int64; blocks (n, 4) int32 of shared_prefix, or segments
+    """One flat row. ids, positions (1, N) int64; layout: of group_attention, or else segments
     (1, N) with bounds. source (M,): which position predicts each target (M,) int64; advantages,
     weights, sampler (M,) fp32; answer (M,) int64: number of the answer a token belongs to."""
 
     ids: Tensor
     positions: Tensor
-    blocks: Tensor | None
+    layout: list[tuple[int, list[int]]] | None
     segments: Tensor | None
     bounds: Tensor | None
     source: Tensor
@@ -121,18 +122,15 @@ def _flat(
     real = {
         k: torch.tensor(columns[k], dtype=torch.float32) for k in ("advantage", "weight", "sampler")
     }
-    blocks = segments = bounds = None
-    if shared:
-        blocks = blocks_of(layout)
-        blocks = blocks[blocks[:, 1] > blocks[:, 0]]  # without answers of a single token
-    else:
+    segments = bounds = None
+    if not shared:
         lengths = torch.tensor([p + sum(rest) for p, rest in layout])
         segments = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[None].int()
         bounds = segment_bounds(segments)
     return RolloutBatch(
         ids=torch.tensor(ids)[None],
         positions=positions_of(layout)[None],
-        blocks=blocks,
+        layout=layout if shared else None,
         segments=segments,
         bounds=bounds,
         source=integer["source"],
@@ -157,15 +155,14 @@ class PolicyLoss:
         objective: Objective,
         *,
         dtype: torch.dtype,
-        temperature: float = 1.0,
-        bias: Tensor | None = None,
+        drawable: Drawable = ALL,
         old_from_sampler: bool = False,
         ask_reference: bool = False,
     ) -> None:
-        """bias (V,): -inf at ids that are never drawn. ask_reference: the start model is asked
-        about every micro-batch; else about the first of a step, which is enough to watch KL by."""
+        """ask_reference: the start model is asked about every micro-batch; else about the first of
+        a step, which is enough to watch KL by."""
         self.model, self.reference, self.objective = model, reference, objective
-        self.dtype, self.temperature, self.bias = dtype, temperature, bias
+        self.dtype, self.drawable = dtype, drawable
         self.old_from_sampler, self.ask_reference = old_from_sampler, ask_reference
 
     def __call__(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
@@ -188,8 +185,7 @@ class PolicyLoss:
             self.model.head_weight,
             batch.targets,
             rule,
-            temperature=self.temperature,
-            bias=self.bias,
+            self.drawable,
         )
         note.drift = (found.logprobs - batch.sampler).abs() if first else None
         note.old = found.logprobs if first else note.old
@@ -219,18 +215,16 @@ class PolicyLoss:
             model.head_weight,
             batch.targets,
             None,
-            temperature=self.temperature,
-            bias=self.bias,
+            self.drawable,
         )
         return found.logprobs
 
     def _states(self, model: Transformer, batch: RolloutBatch) -> Tensor:
         """(M, D): the states that predict the drawn tokens, in the dtype of products."""
-        attend = None if batch.blocks is None else sharing(batch.blocks)
-        extra: dict[str, Any] = {} if attend else {"segments": batch.segments}
-        if not attend and batch.bounds is not None:
-            extra["bounds"] = batch.bounds
+        extra: dict[str, Any] = {"segments": batch.segments, "bounds": batch.bounds}
+        if batch.layout is not None:
+            extra = {"attend": attention_over(batch.layout, model.config.n_heads)}
         device = batch.ids.device.type
         with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
-            out = model.hidden(batch.ids, positions=batch.positions, attend=attend, **extra)
+            out = model.hidden(batch.ids, positions=batch.positions, **extra)
         return out[0].index_select(0, batch.source).to(self.dtype)
