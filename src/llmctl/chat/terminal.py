@@ -121,6 +121,7 @@ def _keys() -> Any:
         event.current_buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
+    @keys.add("escape", "c-j")
     def newline(event: Any) -> None:
         event.current_buffer.insert_text("\n")
 
