@@ -150,7 +150,7 @@ def parse_source(text: str) -> SourceSpec:
 
     A file whose name holds # or = is taken as it is when it exists. UsageError (2) for nonsense.
     """
-    if Path(text).exists():
+    if text and Path(text).exists():
         return SourceSpec(Path(text), 1.0, {})
     path, mark, rest = text.partition("#")
     where = rest if mark else path

@@ -24,12 +24,12 @@ def is_tree(row: dict[str, Any]) -> bool:
 
 def is_message(row: dict[str, Any]) -> bool:
     """Whether a row is one message of a tree."""
-    return {"message_id", "text", "role"} <= set(row)
+    return isinstance(row.get("message_id"), str) and {"text", "role"} <= set(row)
 
 
 def regroup(rows: Iterable[Row]) -> Iterator[Row]:
     """Trees from rows that are messages; a reply whose question is not there is left out."""
-    nodes: dict[Any, dict[str, Any]] = {}
+    nodes: dict[str, dict[str, Any]] = {}
     roots: list[tuple[dict[str, Any], str]] = []
     for row in rows:
         if row.value is None or not is_message(row.value):
@@ -39,7 +39,7 @@ def regroup(rows: Iterable[Row]) -> Iterator[Row]:
         if not row.value.get("parent_id"):
             roots.append((nodes[row.value["message_id"]], row.where))
     for node in nodes.values():
-        parent = nodes.get(node.get("parent_id"))
+        parent = nodes.get(str(node.get("parent_id")))
         if parent is not None:
             parent["replies"].append(node)
     for node, where in roots:
