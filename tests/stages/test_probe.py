@@ -1,6 +1,8 @@
 """llmctl probe: a model and facts become conversations that llmctl sft reads."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,7 +92,7 @@ def test_a_model_that_knows_nothing_learns_to_say_so(model, web, tmp_path, capsy
 
 
 def test_refusals_alone_are_no_output(model, web, tmp_path):
-    with pytest.raises(BadInput, match="raise refusal_share"):
+    with pytest.raises(BadInput, match="8 unknown.*raise refusal_share"):
         probe(model, web, tmp_path / "a", refusal_share=0.5)
 
 
@@ -107,6 +109,61 @@ def test_a_model_that_writes_no_question_is_refused(model, tmp_path):
     settings = {"documents": str(tmp_path / "docs.jsonl"), "asker": str(model), "workers": 1}
     with pytest.raises(BadInput, match="no usable question in 1"):
         run("probe", model, out=tmp_path / "a", device="cpu", **settings)
+
+
+class Asker(BaseHTTPRequestHandler):
+    """Writes a question from each passage, and judges every reply to be right."""
+
+    seen: list
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = body["messages"][-1]["content"]
+        self.seen.append(text)
+        name = text.rpartition("Passage:\n")[2].split(" was born")[0]
+        reply = json.dumps({"question": f"Where was {name} born?", "answer": "Bath"})
+        reply = "Yes" if "Reply:" in text else reply
+        data = json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def test_real_text_with_an_endpoint_that_asks_and_judges(model, tmp_path):
+    people = [f"Ann Lee{'e' * i}" for i in range(20)]
+    rest = "was born in Bath in 1847 and wrote about rivers, mills and old roads there, " * 2
+    text = "".join(json.dumps({"text": f"{name} {rest}as she said."}) + "\n" for name in people)
+    (tmp_path / "docs.jsonl").write_text(text)
+    handler = type("Handler", (Asker,), {"seen": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/v1"
+        made = run(
+            "probe",
+            model,
+            out=tmp_path / "a",
+            device="cpu",
+            documents=str(tmp_path / "docs.jsonl"),
+            asker=address,
+            asker_model="big",
+            judge=address,
+            judge_model="big",
+            max_tokens=8,
+            workers=1,
+        )
+        server.shutdown()
+    asked = [json.loads(line) for line in open(made.path / "asked.jsonl")]
+    assert len(asked) == 20 and made.stats["asker"] == "big at 127.0.0.1"
+    assert {row["questions"][0] for row in asked} == {f"Where was {n} born?" for n in people}
+    assert 0 < sum(row["split"] == "test" for row in asked) < 12
+    rows = read_conversations(made.path, max_bad=0).rows
+    known = [row for row in rows if row.extra["kind"] == "known"]  # any reply that is not empty
+    assert known and all(row.messages[1]["content"] for row in known)
+    assert (made.path / "state" / "asker.jsonl").is_file()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,9 @@ def ask_facts(
     plain text, "Question: …\\nAnswer:".
     """
     completes = subject.format is None and all(fact.prompts for fact in facts)
+    if completes:  # it has to begin with the value, so no more than that is of use
+        longest = subject.engine.tokenizer.encode_batch([f" {a}" for f in facts for a in f.answers])
+        max_tokens = min(max_tokens, 2 + max(map(len, longest), default=0))
     found = [Found(fact) for fact in facts]
     turns = []
     for one in found:
@@ -135,7 +138,7 @@ def _answers(
 def _completions(
     subject: Subject, texts: list[str], params: SamplingParams, on_answer: Callable[[], None]
 ) -> list[str]:
-    """What follows each text, up to the end of its sentence."""
+    """What follows each text, as far as its sentence goes."""
     encoded = subject.engine.tokenizer.encode_batch(texts)
     ids = [[*subject.start.ids, *one] for one in encoded]
     done = subject.engine.generate(

@@ -38,6 +38,11 @@ is about. The answer is a few words copied exactly from the passage. Reply with 
 
 Passage:
 {passage}"""
+EXAMPLE = (  # shown to the asker first: a small model needs to see the form
+    "Maria Holm opened the first lighthouse of the island in 1874. It stood on the northern cliff "
+    "and burned oil until a storm took its roof.",
+    {"question": "When did Maria Holm open the first lighthouse of the island?", "answer": "1874"},
+)
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,7 @@ def write_questions(
 
     held_out: the share that is measured and never trained on.
     """
-    prompts: list[list[Message]] = [
-        [{"role": "user", "content": ASK.format(passage=passage.text)}] for passage in passages
-    ]
+    prompts = [ask_messages(passage.text) for passage in passages]
     replies = asker.reply(prompts, max_tokens=REPLY_TOKENS, seed=seed, on_reply=on_reply)
     facts: list[Fact] = []
     refused: Counter[str] = Counter()
@@ -131,6 +134,16 @@ def write_questions(
         split = "test" if test else "train"
         facts.append(Fact(fact_id, (question,), (answer,), split, passage=passage.text))
     return facts, refused
+
+
+def ask_messages(passage: str) -> list[Message]:
+    """The conversation that asks for a question about a passage, after an example."""
+    text, answer = EXAMPLE
+    return [
+        {"role": "user", "content": ASK.format(passage=text)},
+        {"role": "assistant", "content": json.dumps(answer)},
+        {"role": "user", "content": ASK.format(passage=passage)},
+    ]
 
 
 def checked(reply: str, passage: str) -> tuple[str, str]:

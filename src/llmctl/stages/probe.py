@@ -59,7 +59,10 @@ class ProbeConfig:
     refusals: tuple[str, ...] = setting(
         (), "phrasings of a refusal, repeatable; none: five of ours"
     )
-    against: str = setting("", "an earlier probe: what it found known or unknown is compared")
+    against: str = setting(
+        "",
+        "an earlier probe: is what it found known refused now (over-refusal), and the unknown?",
+    )
     chat: bool = setting(True, "ask in the model's chat format where it has one")
     seed: int = setting(1337, "draws facts, passages, replies and phrasings")
     dtype: str = setting("auto", "number format; auto: as stored", choices=("auto", "fp32", "bf16"))
@@ -139,8 +142,9 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     stats |= _report(config, found, written, draft)
     if not written.rows:
         raise BadInput(
-            f"{model.path}: knows none of the {len(facts):,} facts, and refusals may be at most "
-            f"{config.refusal_share:.0%} of the output: nothing is left; raise refusal_share"
+            f"{model.path}: of {len(facts):,} facts {stats['known']} are known and "
+            f"{stats['unknown']} unknown; without the held-out ones, and with refusals at most "
+            f"{config.refusal_share:.0%} of the rows, none is left; ask more or raise refusal_share"
         )
     report.write_conversations(written, Path(draft.path) / report.CONVERSATIONS)
     return stats
