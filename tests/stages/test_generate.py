@@ -249,3 +249,55 @@ def test_cuda_is_refused_where_there_is_none(folder, capsys):
         pytest.skip("there is one")
     with pytest.raises(UsageError, match="CUDA"):
         run(folder, capsys, prompt=("a",), device="cuda")
+
+
+@pytest.fixture(scope="module")
+def chatty(folder, tmp_path_factory):
+    """The same model with our chat format: its embedding has room for the control tokens."""
+    from dataclasses import replace
+
+    from llmctl.model.hf import load_model, save_model
+    from llmctl.model.transformer import Transformer
+    from llmctl.tokenizer.bpe import Tokenizer
+    from llmctl.tokenizer.chat import with_chat
+
+    path = tmp_path_factory.mktemp("models") / "chatty"
+    old = load_model(folder)
+    model = Transformer(replace(old.config, vocab_size=128, max_seq_len=256))
+    model.init_weights(0)
+    save_model(model, path)
+    with_chat(Tokenizer.load(folder)).save(path)
+    return path
+
+
+def test_chat_puts_the_prompt_as_the_format_has_it(llmctl, chatty):
+    from llmctl.tokenizer.bpe import Tokenizer
+    from llmctl.tokenizer.chat import ChatFormat
+
+    asked = ("generate", chatty, "-p", "hi", "--max-tokens", 4, "--jsonl")
+    row = json.loads(llmctl(*asked, "--chat", "--system", "Be brief.").stdout)
+    form = ChatFormat(Tokenizer.load(chatty))
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert row["prompt_tokens"] == len(form.render(talk, generation=True).ids)
+    assert "calls" not in row
+    row = json.loads(llmctl(*asked, "--tools", "python").stdout)
+    assert row["calls"] == [] and row["sampled"] == [True] * row["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tools": ("pyton",)}, "did you mean 'python'"),
+        ({"tools": ("python,search",)}, "--documents"),
+        ({"tools": ("python",), "chat": False}, "chat format"),
+        ({"system": "Be brief."}, "add --chat"),
+    ],
+)
+def test_tools_that_cannot_be_had_are_refused_at_once(settings, words):
+    with pytest.raises(UsageError, match=words):
+        GenerateConfig(**settings)
+
+
+def test_a_base_model_has_no_tools(llmctl, folder):
+    done = llmctl("generate", folder, "-p", "hi", "--tools", "search", "--documents", folder)
+    assert done.returncode == 78 and "run sft first" in done.stderr

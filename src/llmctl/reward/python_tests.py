@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import math
 import operator
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,6 @@ _ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,6 @@ def grade_tests(
         else:
             failures.append(f"{name}: wrong value {value!r:.100}")
     return Grade(passed, len(calls), tuple(ungradable), tuple(failures))
-
-
-def code_in(reply: str) -> str:
-    """The program in a reply: its last fenced block, or all of it."""
-    found = _FENCED.findall(reply)
-    return found[-1] if found else reply
 
 
 def _of_case(case: Case, exact: bool) -> tuple[Call, Judge]:

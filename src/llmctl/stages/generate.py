@@ -3,8 +3,13 @@
 Reads a model: ours, or any GPT-2, Llama, Qwen2 or Qwen3 folder from Hugging Face. Writes no
 artifact. stdout: the text as it is generated, the prompt before it where stdout is a terminal (or
 --echo); several results are separated by a line `---`. --jsonl: one object a result instead:
-prompt, text, finish_reason (stop, length, context), prompt_tokens, tokens, ids, index, sample, and
-logprobs and probs where asked for. stderr: one line on the model and its speed.
+prompt, text, finish_reason (stop, length, context, calls), prompt_tokens, tokens, ids, index,
+sample, and logprobs and probs where asked for; with --tools also calls (name, arguments, result)
+and sampled (false for ids that a result forced). stderr: one line on the model and its speed.
+
+A prompt is text to go on with; with --chat it is a question, put as the model's chat format has it.
+--tools: what the model may call while it answers. Calls are no part of the text: they are shown
+between its lines, dimmed, on a terminal only.
 """
 
 from __future__ import annotations
@@ -15,16 +20,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import Cancelled, UsageError
+from llmctl.core.errors import Cancelled, Mismatch, NoInput, UsageError, did_you_mean
 from llmctl.core.stage import Stage
 
 if TYPE_CHECKING:
     from llmctl.artifacts.store import Artifact
+    from llmctl.infer.engine import Engine
     from llmctl.infer.params import SamplingParams
     from llmctl.infer.printer import TextPrinter
+    from llmctl.infer.toolbox import ToolBox
     from llmctl.tokenizer.bpe import Tokenizer
 
 MAX_SAMPLES = 10_000
+TOOLS = ("python", "search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +49,14 @@ class GenerateConfig:
     repetition_penalty: float = setting(
         1.0, "above 1: tokens that came before are made less likely"
     )
+    chat: bool | None = setting(
+        None, "the prompt is a user's message in the model's chat format; none: only with --tools"
+    )
+    system: str = setting("", "with --chat: what the model is told before the message")
+    tools: tuple[str, ...] = setting((), "what the model may call: python, search (repeatable)")
+    documents: str = setting("", "what search looks in: documents artifact, parquet or JSONL")
+    passages: int = setting(3, "passages that a search gives back")
+    result_words: int = setting(120, "longest result of a tool that the model reads", unit="words")
     stop: tuple[str, ...] = setting((), "text that ends the continuation; \\n stands for a newline")
     n: int = setting(1, "continuations of each prompt", flag="-n")
     seed: int = setting(1337, "decides every draw: the same seed gives the same text")
@@ -64,6 +80,27 @@ class GenerateConfig:
             raise UsageError(f"workers must be at least 0; got {self.workers}")
         if self.prompt and self.prompts:
             raise UsageError("-p and --prompts were both given; give one of them")
+        if self.chat is False and self.tools:
+            raise UsageError("--tools needs the model's chat format; leave --no-chat out")
+        if self.system and not self.chats:
+            raise UsageError("--system is said in a chat; add --chat")
+        for name in self.tool_names:
+            if name not in TOOLS:
+                raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
+        if "search" in self.tool_names and not self.documents:
+            raise UsageError("the search tool has nothing to look in; name it with --documents")
+        if self.passages < 1 or self.result_words < 1:
+            raise UsageError("passages and result_words must be at least 1")
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts are messages."""
+        return bool(self.tools) if self.chat is None else self.chat
+
+    @property
+    def tool_names(self) -> list[str]:
+        """The tools asked for; a word may hold several with commas between."""
+        return [name.strip() for word in self.tools for name in word.split(",") if name.strip()]
 
     def sampling(self) -> SamplingParams:
         """The sampling half of the settings."""
@@ -87,24 +124,20 @@ def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> N
     """Load the model, continue every prompt, print."""
     from llmctl.core import console
     from llmctl.infer.opening import model_line, open_engine
-    from llmctl.infer.prompts import read_prompts, start_ids
+    from llmctl.infer.prompts import read_prompts
 
     [artifact] = inputs
     texts = read_prompts(config.prompts) if config.prompts else list(config.prompt or [""])
+    _check_tools(config)
     engine = open_engine(
         artifact.path, dtype=config.dtype, device=config.device, workers=config.workers
     )
-    tokenizer = engine.tokenizer
-    own = artifact.manifest is not None
-    start = start_ids(artifact.path, tokenizer, own=own, bos=config.bos)
-    prompts = [start + ids for ids in tokenizer.encode_batch(texts)]
-    if not all(prompts):
-        raise UsageError(f"{artifact.path}: this model has no start token, so give a prompt: -p")
+    prompts, params, tools = _asked(config, artifact, engine, texts)
     texts = [text for text in texts for _ in range(config.n)]
     prompts = [ids for ids in prompts for _ in range(config.n)]
-    printer = _printer(config, tokenizer, texts)
+    printer = _printer(config, engine.tokenizer, texts)
     try:
-        engine.generate(prompts, config.sampling(), printer.take)
+        engine.generate(prompts, params, printer.take, tools)
     except KeyboardInterrupt:
         printer.end_line()
         printer.out.flush()
@@ -115,14 +148,68 @@ def run(config: GenerateConfig, inputs: list[Artifact], draft: None = None) -> N
     console.info(f"{model_line(engine)}; {engine.stats.line()}")
 
 
+def _check_tools(config: GenerateConfig) -> None:
+    """Refused (77) or NoInput (66) before a model is loaded, where a tool cannot be had."""
+    from pathlib import Path
+
+    if config.documents and not Path(config.documents).exists():
+        raise NoInput(f"{config.documents}: no such documents; check the path")
+    if "python" in config.tool_names:
+        from llmctl.infer.tools import PythonTool
+
+        PythonTool()
+
+
+def _asked(
+    config: GenerateConfig, artifact: Artifact, engine: Engine, texts: Sequence[str]
+) -> tuple[list[list[int]], SamplingParams, ToolBox | None]:
+    """The prompts' ids, how to go on from them, and what the model may call."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from llmctl.infer.prompts import start_ids
+    from llmctl.tokenizer.chat import chat_format
+
+    tokenizer, params = engine.tokenizer, config.sampling()
+    if not config.chats:
+        own = artifact.manifest is not None
+        start = start_ids(artifact.path, tokenizer, own=own, bos=config.bos)
+        prompts = [start + ids for ids in tokenizer.encode_batch(texts)]
+        if not all(prompts):
+            raise UsageError(f"{artifact.path}: this model has no start token: give a prompt, -p")
+        return prompts, params, None
+    if not all(text.strip() for text in texts):
+        raise UsageError("a message must not be empty; ask something with -p")
+    form = chat_format(tokenizer)
+    if form is None:
+        raise Mismatch(f"{artifact.path}: a base model, it has no chat format; run sft first")
+    tools = None
+    if names := config.tool_names:
+        from llmctl.infer.tools import open_tools
+
+        documents = Path(config.documents) if config.documents else None
+        words = config.result_words
+        tools = open_tools(names, form, documents=documents, passages=config.passages, words=words)
+    system = [{"role": "system", "content": config.system}] if config.system else []
+    talks = [[*system, {"role": "user", "content": text}] for text in texts]
+    prompts = [form.render(talk, generation=True).ids for talk in talks]
+    return prompts, replace(params, stop_ids=tuple(sorted(form.stop_ids))), tools
+
+
 def _printer(config: GenerateConfig, tokenizer: Tokenizer, texts: Sequence[str]) -> TextPrinter:
     from llmctl.infer import printer
 
     out = printer.stdout()
     echo = out.isatty() if config.echo is None else config.echo
-    plain: dict[str, Any] = {"echo": echo, "stream": config.stream, "raw": config.raw, "out": out}
+    plain: dict[str, Any] = {  # with a question before it an answer begins on its own line
+        "gap": "\n" if config.chats else "",
+        "echo": echo,
+        "stream": config.stream,
+        "raw": config.raw,
+        "out": out,
+    }
     if config.jsonl:
-        return printer.JsonPrinter(tokenizer, config.n, texts, **plain)
+        return printer.JsonPrinter(tokenizer, config.n, texts, tools=bool(config.tools), **plain)
     if config.probs:
         return printer.ProbsPrinter(tokenizer, texts, **plain)
     return printer.TextPrinter(texts, **plain)
