@@ -1,0 +1,174 @@
+"""`llmctl rl` as a whole: it learns, resumes to the same bits, refuses, and stops in time."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from llmctl import pipeline
+from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
+from llmctl.model import hf
+from llmctl.reward.judges import finite
+from llmctl.train import rl
+from llmctl.train.metrics import read_metrics
+from llmctl.train.rl_batches import RlBatches
+from train.rl_tiny import problems, write_policy, write_problems
+
+FAST = dict(max_tokens=6, workers=1, lr=3e-3, warmup=0.0, dtype="fp32")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A policy that is right one time in four, and its problems."""
+    folder = tmp_path_factory.mktemp("rl")
+    torch.set_num_threads(1)
+    write_policy(folder / "sft")
+    write_problems(folder / "problems.jsonl")
+    return folder
+
+
+def train(place, out, **settings):
+    settings = FAST | dict(data=str(place / "problems.jsonl")) | settings
+    return pipeline.run("rl", [place / "sft"], out=out, **settings)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_reward_rises_and_everything_is_on_record(place, tmp_path):
+    some = [p for p in problems() if p.split == "train"][:8]
+    held_out = [p for p in problems() if p.split == "test"]
+    data = str(write_problems(tmp_path / "eight.jsonl", some + held_out))
+    settings = dict(data=data, steps=16, eval_steps=8, group_size=16, lr=4e-3)
+    artifact = train(place, tmp_path / "out", **settings)
+    rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    reward = [r["reward"] for r in rows]
+    assert sum(reward[-4:]) > sum(reward[:4]) + 0.8, reward
+    for key in ("pass_1", "pass_k", "length", "dead", "truncated", "unscored"):
+        assert all(key in r for r in rows), key
+    for key in ("entropy", "kl", "drift", "rollout_tokens_per_s", "learn_tokens_per_s"):
+        assert key in rows[0], key  # of a step in which something could be learned
+    assert max(r["drift"] for r in rows if "drift" in r) < 1e-4
+    lines = (tmp_path / "out/rollouts/step-000016.jsonl").read_text().splitlines()
+    assert len(lines) == 128 and {"prompt", "text", "reward", "advantage"} <= set(
+        json.loads(lines[0])
+    )
+    stats = artifact.stats
+    assert stats["steps"] == 16 and stats["stopped"] is None and stats["reward_by"] == "auto"
+    assert stats["start_n"] == stats["end_n"] == 8
+    evals = sorted(p.name for p in (tmp_path / "out/evals").iterdir())
+    assert evals == [f"step-0000{n}.jsonl" for n in ("00", "08", "16")]
+    assert artifact.kind == "model" and hf.load_model(tmp_path / "out").config.eos_ids
+
+
+@pytest.mark.parametrize("settings", [{}, dict(updates=3, kl_coef=0.05, temperature=0.9)])
+def test_killed_anywhere_it_ends_with_the_same_bits(place, tmp_path, monkeypatch, settings):
+    settings = dict(steps=6, save_steps=2, eval_steps=3) | settings
+    train(place, tmp_path / "whole", **settings)
+    metrics, fatal = RlBatches.metrics, [4, 2]
+
+    def dying(self, step):
+        if fatal and step == fatal[-1]:
+            fatal.pop()
+            raise RuntimeError("killed")
+        return metrics(self, step)
+
+    monkeypatch.setattr(RlBatches, "metrics", dying)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="killed"):
+            train(place, tmp_path / "torn", **settings)
+    train(place, tmp_path / "torn", **settings)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+    for name in ("rollouts/step-000004.jsonl", "evals/step-000006.jsonl"):
+        if (tmp_path / "whole" / name).exists():
+            assert (tmp_path / "torn" / name).read_bytes() == (
+                tmp_path / "whole" / name
+            ).read_bytes()
+    assert len(read_metrics(tmp_path / "torn/metrics.jsonl")) == 6
+
+
+class Counting:
+    """A reward that can be gamed: every character counts. Gold wants short answers."""
+
+    def __init__(self, name):
+        self.name, self.verdicts = name, False
+
+    def grade_all(self, answers):
+        sign = 1.0 if self.name == "reward" else -1.0
+        return [finite(sign * len(reply)) for _, reply in answers]
+
+
+def test_an_over_optimised_run_stops_and_keeps_the_best_model(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(rl.Reinforcement, "_open_judge", lambda self, reward, name: Counting(name))
+    settings = dict(steps=40, eval_steps=3, gold="exact", lr=1e-2)
+    artifact = train(place, tmp_path / "out", **settings)
+    stats = artifact.stats
+    assert stats["stopped"] == "over-optimised" and stats["steps"] < 40
+    assert "has risen" in stats["stopped_because"]
+    assert stats["model_of_step"] == 0  # gold was best before anything was learned
+    assert weights(tmp_path / "out") == weights(place / "sft")
+    rows = [r for r in read_metrics(tmp_path / "out/metrics.jsonl") if "eval_gold" in r]
+    assert rows[-1]["guard_alarms"] == 2 and rows[-1]["eval_reward"] > rows[0]["eval_reward"]
+
+
+def test_a_dead_batch_changes_no_weight(place, tmp_path, monkeypatch):
+    class Same(Counting):
+        def grade_all(self, answers):
+            return [1.0] * len(answers)
+
+    monkeypatch.setattr(rl.Reinforcement, "_open_judge", lambda self, reward, name: Same(name))
+    train(place, tmp_path / "out", steps=3)
+    assert weights(tmp_path / "out") == weights(place / "sft")
+    assert [r["dead"] for r in read_metrics(tmp_path / "out/metrics.jsonl")] == [1.0] * 3
+
+
+def test_a_group_of_one_is_refused():
+    from llmctl.stages.rl import RlConfig
+
+    with pytest.raises(UsageError, match="group_size=1"):
+        RlConfig(group_size=1)
+    with pytest.raises(UsageError, match="not a multiple of updates=4"):
+        RlConfig(steps=10, updates=4)
+
+
+def test_code_without_isolation_is_refused_before_any_work(place, tmp_path, monkeypatch):
+    sandbox = pytest.importorskip("llmctl.sandbox")
+    monkeypatch.setattr(sandbox, "available", lambda: "no kernel for it")
+    with pytest.raises(Refused, match="no kernel for it"):
+        train(place, tmp_path / "out", reward="python-tests")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_fit_is_refused(place, tmp_path):
+    with pytest.raises(UsageError, match="neither a verifier"):
+        train(place, tmp_path / "a", reward="nonsense")
+    with pytest.raises(NoInput, match="no such file"):
+        train(place, tmp_path / "b", data=str(tmp_path / "missing.jsonl"))
+    with pytest.raises(NoInput, match="name problems with --data"):
+        train(place, tmp_path / "c", data="")
+    with pytest.raises(NoInput, match="no problem has difficulty 9"):
+        train(place, tmp_path / "d", difficulty=("9",))
+    base = write_policy(tmp_path / "base")
+    (base / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(Mismatch, match="run `llmctl sft`"):
+        pipeline.run("rl", [base], out=tmp_path / "e", data=str(place / "problems.jsonl"))
+
+
+def test_prompts_without_answers_need_a_reward_model(place, tmp_path):
+    chat = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": chat}) + "\n")
+    with pytest.raises((Mismatch, NoInput)):
+        train(place, tmp_path / "out", data=str(path), reward="math")

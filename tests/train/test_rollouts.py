@@ -1,0 +1,193 @@
+"""Answers drawn, graded and compared: draws are repeatable, odd rewards stay out."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from llmctl.core.distributed import World
+from llmctl.core.errors import Diverged
+from llmctl.reward.judges import VerifierJudge, finite
+from llmctl.train.policy_loss import Objective
+from llmctl.train.rl_batches import Drawing, Finished, RlBatches
+from llmctl.train.rl_rows import PolicyLoss
+from llmctl.train.rollouts import Grading, Group, Rollout, Sampler, grade, measures, summary
+
+from .rl_tiny import problems, tiny_format, tiny_policy
+
+PROBLEMS = [p for p in problems() if p.split == "train"]
+
+
+class Fixed:
+    """Gives rewards from a list, whatever is said."""
+
+    name, verdicts = "fixed", True
+
+    def __init__(self, rewards):
+        self.rewards = list(rewards)
+
+    def grade_all(self, answers):
+        return [finite(self.rewards[i % len(self.rewards)]) for i in range(len(answers))]
+
+
+def answers(n=4, finish="stop"):
+    return [Rollout([1, 2], [True, True], [-1.0, -1.0], "x", "x", finish) for _ in range(n)]
+
+
+def graded(rewards, **options):
+    group = Group(0, [1], answers(len(rewards), options.pop("finish", "stop")))
+    grade([group], PROBLEMS, Grading(Fixed(rewards), **options))
+    return group
+
+
+def sampler(model=None, lanes=1, dtype=torch.float32):
+    return Sampler(model or tiny_policy(), tiny_format(), dtype=dtype, lanes=lanes)
+
+
+def prompts():
+    return [tiny_format().render(p.prompt, generation=True).ids for p in PROBLEMS]
+
+
+def batches(folder, judge=None, model=None, **drawing):
+    facts = dict(prompts_per_step=4, group_size=4, max_tokens=4, seed=7) | drawing
+    judge = judge or VerifierJudge("math", PROBLEMS)
+    return RlBatches(
+        PROBLEMS, prompts(), sampler(model), Grading(judge), Drawing(**facts), Objective(),
+        world=World(0, 1, torch.device("cpu")), folder=folder, seq_len=32, shared=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [None, math.nan, math.inf, "1.0", [1.0]])
+def test_a_reward_that_is_no_number_is_masked_and_counted(odd):
+    group = graded([1.0, 0.0, 0.0, 0.0, 1.0, odd])
+    assert [r.trained for r in group.rollouts] == [True] * 5 + [False]
+    assert group.rollouts[-1].advantage == 0 and group.rollouts[0].advantage > 0
+    assert sum(r.advantage for r in group.rollouts) == pytest.approx(0, abs=1e-9)
+    row = summary(measures([group], Fixed([])))
+    assert row["unscored"] == pytest.approx(1 / 6) and row["reward"] == pytest.approx(0.4)
+
+
+def test_too_many_of_them_end_the_run():
+    with pytest.raises(Diverged, match="2 of 4 answers"):
+        graded([1.0, 0.0, None, math.nan])
+
+
+def test_equal_rewards_are_dead_and_not_trained_on():
+    group = graded([1.0, 1.0, 1.0])
+    assert group.dead and not any(r.trained for r in group.rollouts)
+    assert summary(measures([group], Fixed([])))["dead"] == 1
+
+
+def test_overlong_answers_are_graded_masked_or_penalised():
+    for overlong, reward, trained in (
+        ("none", 1.0, True),
+        ("mask", 1.0, False),
+        ("penalty", 0.0, True),
+    ):
+        group = Group(0, [1], [*answers(1, "length"), *answers(2)])
+        grade([group], PROBLEMS, Grading(Fixed([1.0, 0.0, 1.0]), overlong=overlong))
+        assert (group.rollouts[0].reward, group.rollouts[0].trained) == (reward, trained)
+        assert group.rollouts[0].score == 1.0  # pass@1 does not see the penalty
+
+
+def test_the_same_step_draws_the_same_answers(tmp_path):
+    first, second = batches(tmp_path / "a"), batches(tmp_path / "b")
+    list(first.take(0, 4))
+    list(first.take(3, 4))
+    list(second.take(3, 4))  # without having drawn any other step
+    path = "rollouts/step-000004.jsonl"
+    assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    rows = [json.loads(line) for line in open(tmp_path / "a" / path)]
+    assert len(rows) == 16 and len({r["text"] for r in rows}) > 4
+    assert {"prompt", "text", "reward", "advantage", "tokens", "finish", "calls"} <= set(rows[0])
+
+
+def test_every_problem_is_asked_once_an_epoch(tmp_path):
+    found = batches(tmp_path)
+    asked = [p for step in range(8) for p in found._problems(step, 0)]
+    assert sorted(asked) == list(range(32)) and asked != sorted(asked)
+
+
+def test_sampler_and_trainer_agree_on_what_was_drawn(tmp_path):
+    """Log-probabilities of the engine, one token at a time, and of the trainer, all at once."""
+    model = tiny_policy()
+    found = batches(tmp_path, Fixed([0.0, 1.0]), model, temperature=0.8)
+    from llmctl.train.rl import drawable
+
+    loss_fn = PolicyLoss(
+        model, model, Objective(), dtype=torch.float32, drawable=drawable(found.sampler, 0.8)
+    )
+    for batch in found.take(0, 2):
+        loss_fn(batch)
+    row = found.metrics(0)
+    assert row["drift"] < 1e-5 and row["drift_p99"] < 1e-4
+    assert row["kl"] == 0 and row["dead"] == 0 and row["pass_1"] == 0.5 and row["pass_k"] == 1
+    assert row["rollout_tokens_per_s"] > 0 and row["learn_tokens_per_s"] > 0
+    assert found.tokens(0) == sum(
+        r["tokens"] for r in map(json.loads, open(tmp_path / "rollouts/step-000001.jsonl"))
+    )
+
+
+def test_the_sampler_sees_the_weights_as_they_are_now(tmp_path):
+    model = tiny_policy()
+    found = batches(tmp_path, Fixed([0.0, 1.0]), model)
+    list(found.take(0, 4))
+    before = [r.ids for g in found.held.groups for r in g.rollouts]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.3)
+    list(found.take(0, 4))
+    assert [r.ids for g in found.held.groups for r in g.rollouts] != before
+
+
+def test_a_dead_batch_has_no_micro_batch(tmp_path):
+    found = batches(tmp_path, Fixed([1.0]))
+    assert list(found.take(0, 4)) == []
+    row = found.metrics(0)
+    assert row["dead"] == 1 and "entropy" not in row and "kl" not in row
+
+
+def test_dead_groups_are_drawn_again_a_bounded_number_of_times(tmp_path):
+    found = batches(tmp_path, Fixed([1.0]), resample=2)
+    list(found.take(0, 4))
+    assert found.metrics(0)["rounds"] == 3
+    alive = batches(tmp_path, Fixed([1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]), resample=3)
+    list(alive.take(0, 4))  # every second group is alive
+    assert len(alive.held.groups) == 4 and alive.metrics(0)["rounds"] == 2
+
+
+def test_steps_without_anything_to_learn_end_the_run(tmp_path):
+    found = batches(tmp_path, Fixed([1.0]), dead_stop=3)
+    with pytest.raises(Diverged, match="3 steps in a row"):
+        for step in range(3):
+            list(found.take(step, 4))
+            found.metrics(step)
+
+
+def test_a_batch_is_found_again_between_two_updates(tmp_path):
+    model = tiny_policy()
+    loss_fn = PolicyLoss(model, model, Objective(), dtype=torch.float32)
+    found = batches(tmp_path, Fixed([0.0, 1.0]), model, updates=2)
+    for batch in found.take(0, 2):
+        loss_fn(batch)
+    found.metrics(0)
+    going_on = list(found.take(1, 2))
+    again = batches(tmp_path, Fixed([0.0, 1.0]), model, updates=2)
+    resumed = list(again.take(1, 2))
+    assert len(resumed) == len(going_on) > 1
+    for mine, theirs in zip(resumed, going_on):
+        assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.targets, theirs.targets)
+        assert torch.equal(mine.advantages, theirs.advantages)
+        assert torch.equal(mine.note.old, theirs.note.old)
+
+
+def test_a_kl_budget_ends_the_run_when_it_is_spent(tmp_path):
+    found = batches(tmp_path, kl_budget=2.0)
+    found._begun = True
+    for step, kl in enumerate([0.0, 1.0, 2.0, 3.0, 3.0], 1):
+        found._watch_kl(step, kl)
+        assert found.finished is None
+    found._watch_kl(6, 3.0)  # mean of the last five: 2.4
+    with pytest.raises(Finished, match="KL budget spent at step 6"):
+        list(found.take(6, 4))
