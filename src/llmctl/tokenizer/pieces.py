@@ -35,22 +35,35 @@ class Splitter:
         left = {t["content"] for t in added if t.get("lstrip")}
         right = {t["content"] for t in added if t.get("rstrip")}
         patterns = [
-            (r"\s*" if s in left else "") + f"(?:{re.escape(s)})" + (r"\s*" if s in right else "")
+            (r"\s*" if s in left else "") + re.escape(s) + (r"\s*" if s in right else "")
             for s in self.specials
         ]
-        self._pattern = re.compile("|".join(f"({p})" for p in patterns) or r"(?!)")
+        self._pattern = re.compile("|".join(patterns) or r"(?!)")
 
-    def split(self, text: str, breaker: str, spans: Sequence[tuple[int, int]] = ()) -> list[Piece]:
+    def tokens(self, text: str) -> list[tuple[int, int, int]]:
+        """(start, end, id) of each control token in a text, the spaces it swallows included."""
+        found = []
+        for match in self._pattern.finditer(text):
+            i = self._ids.get(match[0])
+            i = self._ids[match[0].strip()] if i is None else i
+            found.append((match.start(), match.end(), i))
+        return found
+
+    def split(
+        self,
+        text: str,
+        breaker: str,
+        spans: Sequence[tuple[int, int]] = (),
+        tokens: Sequence[tuple[int, int, int]] | None = None,
+    ) -> list[Piece]:
         """The pieces of a rendering; spans: [start, end) that are trained on."""
         pieces: list[Piece] = []
         at = 0
-        for match in self._pattern.finditer(text):
-            self._text_piece(text, at, match.start(), breaker, spans, pieces)
-            special = self.specials[(match.lastindex or 1) - 1]
-            inside = tuple((0, 1) for a, b in spans if a <= match.start() and match.end() <= b)
-            token = Piece(match.start(), match.end(), "", self._ids[special], inside[:1])
-            pieces.append(token)
-            at = match.end()
+        for start, end, i in self.tokens(text) if tokens is None else tokens:
+            self._text_piece(text, at, start, breaker, spans, pieces)
+            inside = any(a <= start and end <= b for a, b in spans)
+            pieces.append(Piece(start, end, "", i, ((0, 1),) if inside else ()))
+            at = end
         self._text_piece(text, at, len(text), breaker, spans, pieces)
         return pieces
 
@@ -108,7 +121,7 @@ class Splitter:
                 else:
                     ids, places = next(offsets)
                     made.ids.extend(ids)
-                    made.mask.extend(_any_inside(a, b, piece.inside) for a, b in places)
+                    made.mask.extend(_inside(places, piece.inside))
             done.append(_checked(made, bos))
         return done
 
@@ -116,8 +129,8 @@ class Splitter:
         self, painted: Painted, breaker: str, turns: int, stops: frozenset[int]
     ) -> list[Piece] | str:
         """The pieces of a rendering, each assistant turn trained on up to its end token."""
-        bare = self.split(painted.text, breaker)
-        ends = [(p.start, p.end) for p in bare if p.id in stops]
+        tokens = self.tokens(painted.text)
+        ends = [(a, b) for a, b, i in tokens if i in stops]
         if len(painted.spans) != turns:
             return f"{len(painted.spans)} of {turns} assistant turns found in the template's output"
         spans = []
@@ -131,7 +144,7 @@ class Splitter:
             if start >= end:
                 return "an assistant turn that is not in the template's output"
             spans.append((start, end))
-        return self.split(painted.text, breaker, spans)
+        return self.split(painted.text, breaker, spans, tokens)
 
 
 def _partly(piece: Piece) -> bool:
@@ -139,8 +152,12 @@ def _partly(piece: Piece) -> bool:
     return bool(piece.inside) and piece.inside != ((0, len(piece.text)),)
 
 
-def _any_inside(start: int, end: int, stretches: Sequence[tuple[int, int]]) -> bool:
-    return any(start < b and end > a for a, b in stretches)
+def _inside(places: Sequence[tuple[int, int]], stretches: Sequence[tuple[int, int]]) -> list[bool]:
+    """Whether each place touches one of the stretches."""
+    if len(stretches) == 1:
+        ((first, last),) = stretches
+        return [start < last and end > first for start, end in places]
+    return [any(start < b and end > a for a, b in stretches) for start, end in places]
 
 
 def _checked(made: Rendered, bos: int | None) -> Rendered | str:
