@@ -76,3 +76,24 @@ def test_open_items_are_asked_graded_and_kept(subject):
     assert [row["where"] for row in result.rows] == ["a:1", "a:2"]
     assert set(result.metrics) == {"right", "exact", "refused"}
     assert all(row["reply"] is not None and row["right"] in (0.0, 1.0) for row in result.rows)
+
+
+def test_the_answer_after_a_tool_call_counts_and_the_call_is_kept(subject, monkeypatch, tmp_path):
+    (tmp_path / "docs.jsonl").write_text('{"text": "Ann was born in Bath, as they say."}\n')
+    documents = str(tmp_path / "docs.jsonl")
+    one = subject("chat", tools=("search",), documents=documents)
+    tokenizer, format = one.engine.tokenizer, one.format
+    search = tokenizer.id_of("<|search|>")
+    script = [search, *tokenizer.encode("Ann born"), format.end_id]
+    script += [*tokenizer.encode("Bath"), format.end_id]
+
+    def choose(rows, logits):
+        return [script[row.n_sampled] for row in rows]
+
+    monkeypatch.setattr(one.engine, "_choose", choose)
+    item = Open("a:1", "Who was born in", ("Bath",))
+    result = ask(one, Task("a", "open", None, (item,), 0.0), Asking(max_tokens=60))
+    [row] = result.rows
+    assert (row["reply"], row["right"]) == ("Bath", 1.0)
+    [call] = row["calls"]
+    assert call["name"] == "search" and "born in Bath" in call["result"]

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import NoInput, UsageError
+from llmctl.core.errors import NoInput, UsageError, did_you_mean
 from llmctl.core.stage import Stage
+
+TOOLS = ("python", "search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class EvalConfig:
         None, "ask in the chat format; none: open questions of a model that has one, never choices"
     )
     tools: tuple[str, ...] = setting(
-        (), "tools for open questions, repeatable", choices=("python", "search")
+        (), "what a model may call for open questions: python, search (repeatable)"
     )
     split: str = setting("test", "rows of this split where rows name one; empty: all rows")
     max_bad: float = setting(0.05, "rows that may be unusable", unit="fraction of a file")
@@ -63,10 +65,18 @@ class EvalConfig:
                 raise UsageError(
                     f"{name} must be at least {least.get(name, 0)}, got {getattr(self, name)}"
                 )
+        for name in self.tool_names:
+            if name not in TOOLS:
+                raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"max_bad must be from 0 to 1, got {self.max_bad}")
         if self.tools and self.chat is False:
             raise UsageError("--tools needs the chat format; leave --no-chat out")
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The tools asked for; a word may hold several with commas between."""
+        return tuple(name for word in self.tools for name in word.split(",") if name)
 
 
 def run(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
@@ -87,7 +97,7 @@ def _run_tasks(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, A
     opening = several.Opening(
         chat=config.chat,
         bos=config.bos,
-        tools=config.tools,
+        tools=config.tool_names,
         documents=config.documents,
         dtype=config.dtype,
         device=config.device,
