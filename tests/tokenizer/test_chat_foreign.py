@@ -1,5 +1,6 @@
 """Templates of others: transformers' ids, masks that end with the end, nothing injected, caps."""
 
+import json
 import os
 import pickle  # of our own objects, between our own processes
 import signal
@@ -264,3 +265,35 @@ def test_a_killed_process_is_replaced_and_every_process_has_its_own(made):
     for thread in threads:
         thread.join()
     assert found == [wanted] * 4
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_a_vocabulary_that_puts_spaces_before_words(scheme):
+    letters = sorted({*"▁abcdefghijklmnopqrstuvwxyz.,:\n"})
+    vocab = {letter: n for n, letter in enumerate(["<unk>", *letters, "▁a", "▁b"])}
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    parts = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": len(vocab) + n, "content": token, **flags, "special": True}
+            for n, token in enumerate(IM)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": space,
+        "post_processor": None,
+        "decoder": space,
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "vocab": vocab,
+            "merges": [["▁", "a"], ["▁", "b"]],
+        },
+    }
+    template = "begin: " + CHATML
+    config = {"chat_template": template, "eos_token": "<|im_end|>", "unk_token": "<unk>"}
+    tokenizer = Tokenizer(json.dumps(parts).encode(), config)
+    messages = [user("a b"), assistant("b  a"), user("c"), assistant("a")]
+    rendered = chat_format(tokenizer).render(messages)
+    assert rendered.ids == twin(tokenizer).apply_chat_template(messages)["input_ids"]
+    assert spoken(tokenizer, rendered).replace(" ", "") == "ba<|im_end|>a<|im_end|>"

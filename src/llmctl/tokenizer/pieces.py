@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.tokenizer.chat import Rendered
@@ -87,9 +89,34 @@ class Splitter:
                 inside.append((a, b))
         pieces.append(Piece(start, end, part.replace(breaker, ""), None, tuple(inside)))
 
+    @cached_property
+    def _within(self) -> Tokenizer:
+        """The encoder of texts that do not begin the rendering.
+
+        Some vocabularies put a space before the first word only (Metaspace's scheme "first").
+        """
+        rule = json.dumps(self.tokenizer.parts.get("pre_tokenizer"))
+        later = rule.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
+        if later == rule:
+            return self.tokenizer
+        parts = {**self.tokenizer.parts, "pre_tokenizer": json.loads(later)}
+        return Tokenizer(json.dumps(parts).encode(), {}, self.tokenizer.source)
+
+    def _texts(self, pieces: Sequence[Piece]) -> Iterator[list[int]]:
+        """The ids of each text."""
+        first = iter(self.tokenizer.encode_batch([p.text for p in pieces if not p.start]))
+        later = iter(self._within.encode_batch([p.text for p in pieces if p.start]))
+        return (next(later if piece.start else first) for piece in pieces)
+
+    def _places(self, pieces: Sequence[Piece]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """The ids of each text and where they stand in it."""
+        first = iter(self.tokenizer.encode_offsets([p.text for p in pieces if not p.start]))
+        later = iter(self._within.encode_offsets([p.text for p in pieces if p.start]))
+        return (next(later if piece.start else first) for piece in pieces)
+
     def encoded(self, pieces: Sequence[Piece]) -> list[int]:
         """The ids of pieces."""
-        texts = iter(self.tokenizer.encode_batch([p.text for p in pieces if p.id is None]))
+        texts = self._texts([p for p in pieces if p.id is None])
         return [i for p in pieces for i in ([p.id] if p.id is not None else next(texts))]
 
     def rendered(
@@ -104,9 +131,8 @@ class Splitter:
         for outcome, n in zip(outcomes, turns):
             cut.append(outcome if isinstance(outcome, str) else self._cut(*outcome, n, stops))
         texts = [p for pieces in cut if not isinstance(pieces, str) for p in pieces if p.id is None]
-        partial = [p for p in texts if _partly(p)]
-        plain = iter(self.tokenizer.encode_batch([p.text for p in texts if not _partly(p)]))
-        offsets = iter(self.tokenizer.encode_offsets([p.text for p in partial]))
+        plain = self._texts([p for p in texts if not _partly(p)])
+        places = self._places([p for p in texts if _partly(p)])
         done: list[Rendered | str] = []
         for pieces in cut:
             if isinstance(pieces, str):
@@ -119,9 +145,9 @@ class Splitter:
                 elif not _partly(piece):
                     made.add(next(plain), bool(piece.inside))
                 else:
-                    ids, places = next(offsets)
+                    ids, stretches = next(places)
                     made.ids.extend(ids)
-                    made.mask.extend(_inside(places, piece.inside))
+                    made.mask.extend(_inside(stretches, piece.inside))
             done.append(_checked(made, bos))
         return done
 
