@@ -18,7 +18,6 @@ from llmctl.core.terminal import one_line
 
 Action = Callable[[Chat, Reader, str], None]
 SNIPPET = 56  # characters of a message in a list
-TOOLS = ("python", "search")
 
 
 def do(chat: Chat, reader: Reader, name: str, argument: str) -> None:
@@ -214,12 +213,8 @@ def tools(chat: Chat, reader: Reader, text: str) -> None:
     if names in (["off"], ["none"], ["-"]):
         chat.tools.choose(())
     elif names:
-        names = list(TOOLS) if names in (["on"], ["all"]) else names
-        for name in names:
-            if name not in TOOLS:
-                raise UsageError(f"no tool {name!r}{did_you_mean(name, list(TOOLS))}")
-        chat.tools.choose(names)
-    in_use = ", ".join(chat.tools.names) or "none in use; /tools python or /tools search"
+        chat.tools.choose(chat.tools.known if names in (["on"], ["all"]) else names)
+    in_use = ", ".join(chat.tools.names) or "none in use; /tools NAME, of python and search"
     chat.show.plain(f"tools: {in_use}")
 
 

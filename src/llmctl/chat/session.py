@@ -34,9 +34,11 @@ PROBS = 5  # likeliest tokens kept for /probs at each place
 
 @dataclass
 class Tools:
-    """The tools in use. open: makes a box of tools by name; LlmctlError says why it cannot."""
+    """The tools in use. open: makes a box of tools by name; LlmctlError says why it cannot.
+    known: those that could be used here."""
 
     open: Callable[[Sequence[str]], ToolBox]
+    known: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     box: ToolBox | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import stat
@@ -54,7 +55,8 @@ def write_private(path: Path, data: bytes) -> None:
 
 def write_row(path: Path, row: dict[str, Any]) -> None:
     """Write a conversation: one JSON object, one line."""
-    write_private(path, json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    write_private(path, line.encode("utf-8", "replace") + b"\n")
 
 
 def read_rows(path: Path) -> list[Any]:
@@ -78,7 +80,7 @@ def read_rows(path: Path) -> list[Any]:
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 at byte {error.start:,}") from None
     with contextlib.suppress(ValueError, RecursionError):
-        whole = json.loads(text)
+        whole = _loads(text)
         return whole if isinstance(whole, list) else [whole]
     lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
@@ -86,10 +88,20 @@ def read_rows(path: Path) -> list[Any]:
     rows = []
     for number, line in lines:
         try:
-            rows.append(json.loads(line))
+            rows.append(_loads(line))
         except (ValueError, RecursionError):
             raise BadInput(f"{path}, line {number}: not JSON; one conversation a line") from None
     return rows
+
+
+def _loads(text: str) -> Any:
+    """JSON; numbers it has no place for, such as NaN and 1e999, become null."""
+    return json.loads(text, parse_constant=lambda name: None, parse_float=_finite)
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 class Transcript:

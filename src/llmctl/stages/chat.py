@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from llmctl.core.config import setting
 from llmctl.core.errors import Cancelled, NoInput, UsageError
@@ -157,7 +158,7 @@ def _open(config: ChatConfig, artifact: Artifact, talk: TextIO, *, once: bool) -
         artifact.path, dtype=config.dtype, device=config.device, workers=config.workers
     )
     voice = _voice(config, artifact, engine)
-    tools = _tools(config, artifact, voice)
+    tools = _tools(config, voice)
     out = stdout()
     raw = once and (config.raw or not out.isatty())
     return Chat(
@@ -187,24 +188,18 @@ def _voice(config: ChatConfig, artifact: Artifact, engine: Engine) -> Voice:
     )
 
 
-def _tools(config: ChatConfig, artifact: Artifact, voice: Voice) -> Tools:
+def _tools(config: ChatConfig, voice: Voice) -> Tools:
     """The tools asked for. Refused (77) for python where nothing can isolate it."""
     from llmctl.chat.session import Tools
 
-    def box(names: Any) -> ToolBox:
+    documents = Path(config.documents) if config.documents else None
+
+    def box(names: Sequence[str]) -> ToolBox:
         from llmctl.infer.tools import open_tools
 
-        if voice.format is None:
-            raise UsageError(
-                f"{artifact.path}: a base model, which cannot call tools; `llmctl sft` makes an "
-                "assistant of it"
-            )
-        if "search" in names and not config.documents:
-            raise UsageError("search needs something to look in: start chat with --documents PATH")
-        documents = Path(config.documents) if config.documents else None
-        return open_tools(list(names), voice.format, documents=documents)
+        return open_tools(names, voice.format, documents=documents)
 
-    tools = Tools(open=box)
+    tools = Tools(open=box, known=TOOLS if documents else ("python",))
     tools.choose(config.tool_names())
     return tools
 
