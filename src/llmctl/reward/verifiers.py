@@ -87,10 +87,11 @@ class Format:
 
 
 class PythonTests:
-    """The share of the problem's tests that the reply's code passes is 1: all or nothing.
+    """The reply's code passes all of the problem's tests: all or nothing.
 
-    Code runs in the sandbox and returns plain values; they are compared here. Refused (77) when
-    this machine has no isolation.
+    Code runs in the sandbox and returns plain values; they are compared here, as == does but that
+    True is not 1. None when no test has a form that can be judged. Refused (77) when this machine
+    has no isolation.
     """
 
     name = "python-tests"
@@ -109,7 +110,10 @@ class PythonTests:
         from llmctl.reward.python_tests import grade_tests
 
         tests = problem.meta.get("tests") or problem.answer.split("\n")
-        return float(grade_tests(code_of(reply), [t for t in tests if t.strip()]).passed)
+        tests = [test for test in tests if test.strip()]
+        setup = str(problem.meta.get("setup") or "")
+        grade = grade_tests(code_of(reply), tests, setup, exact=False)
+        return float(grade.passed) if grade.total else None
 
 
 def code_of(reply: str) -> str:

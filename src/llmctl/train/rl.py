@@ -22,6 +22,7 @@ from llmctl.core.distributed import World
 from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.core.files import atomic_write
 from llmctl.infer.toolbox import ToolBox
+from llmctl.infer.tools import open_tools
 from llmctl.model import hf
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.tokenizer.bpe import Tokenizer
@@ -54,6 +55,7 @@ class Reinforcement:
         self._open_problems()
         self.judge = self._open_judge(config.reward, "reward")
         self.gold = self._open_judge(config.gold, "gold") if config.gold else None
+        self.tools = self._open_tools()
         self.tuning = self._tuning()
         self.model = hf.load_model(source.path, torch.float32, world.device).train()
         self.reference = hf.load_model(source.path, torch.float32, world.device)
@@ -157,24 +159,22 @@ class Reinforcement:
                 console.info(batches.finished.said)
             return self._finish(loop, evaluation, batches.finished)
 
+    def _open_tools(self) -> ToolBox | None:
+        config = self.config
+        if not config.tools:
+            return None
+        documents = Path(config.documents) if config.documents else None
+        return open_tools(config.tools, self.format, documents=documents)
+
     def _sampler(self) -> Sampler:
         config = self.config
-        boxes = None
-        if config.tools:
-            from llmctl.infer.tools import open_tools
-
-            documents = Path(config.documents) if config.documents else None
-
-            def boxes() -> ToolBox:
-                return open_tools(config.tools, self.format, documents=documents)
-
         return Sampler(
             self.model,
             self.format,
             dtype=self.tuning.dtype,
             lanes=self.tuning.machine.lanes,
             max_rows=config.rollout_rows,
-            boxes=boxes,
+            tools=self.tools,
         )
 
     def _batches(self, sampler: Sampler) -> RlBatches:

@@ -7,7 +7,7 @@ same answers again. Every rollout is kept as a line of rollouts/step-000012.json
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,9 @@ class Sampler:
         dtype: torch.dtype,
         lanes: int,
         max_rows: int = 64,
-        boxes: Callable[[], ToolBox] | None = None,
+        tools: ToolBox | None = None,
     ) -> None:
-        """boxes: makes the tools, one box for each engine."""
+        """max_rows: answers drawn at once, by all lanes together. tools: what may be called."""
         rows = max(1, -(-max_rows // lanes))
         self.format, self.lanes = format, Lanes(lanes)
         self.stop_ids = tuple(sorted(format.stop_ids))
@@ -105,7 +105,7 @@ class Sampler:
             Engine(model, format.tokenizer, dtype=dtype, max_rows=rows, source="the policy")
             for _ in range(lanes)
         ]
-        self.tools = [boxes() for _ in self.engines] if boxes else [None] * lanes
+        self.tools = tools
 
     def refresh(self) -> None:
         """Take the weights as they are now."""
@@ -123,7 +123,7 @@ class Sampler:
         def run(job: tuple[int, Sequence[list[int]]]) -> list[Completion]:
             i, mine = job
             wanted = SamplingParams(seed=derive(seed, i), stop_ids=self.stop_ids, **params)
-            return self.engines[i].generate(mine, wanted, tools=self.tools[i]) if mine else []
+            return self.engines[i].generate(mine, wanted, tools=self.tools) if mine else []
 
         return [self._rollout(c) for done in self.lanes.map(run, jobs) for c in done]
 
