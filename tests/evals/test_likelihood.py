@@ -119,8 +119,10 @@ def test_an_item_that_cannot_be_asked_is_counted(subject):
 
 def test_choices_in_the_chat_format(subject):
     one = subject("chat", chat=True)
-    result = ask(one, Task("a", "choice", None, ITEMS[:2], 0.5), Asking())
-    rendered = one.format.render(
-        [{"role": "user", "content": ITEMS[0].contexts[0]}], generation=True
-    )
-    assert result.rows[0]["tokens"][0][0] == len(rendered.ids)
+    task = Task("a", "choice", None, ITEMS[:2], 0.5)
+    asked = [{"role": "user", "content": ITEMS[0].contexts[0]}]
+    shot = [{"role": "user", "content": "yes or no ?"}, {"role": "assistant", "content": "no"}]
+    shot[0]["content"] = ITEMS[1].contexts[0].removeprefix("Question: ")
+    for n_shots, messages in ((0, asked), (1, shot + asked)):
+        row = ask(one, task, Asking(shots=n_shots)).rows[0]
+        assert row["tokens"][0][0] == len(one.format.render(messages, generation=True).ids)

@@ -21,8 +21,19 @@ ROWS = {
     "gsm8k": {"question": "1+1?", "answer": "one <<1+1=2>>\n#### 2"},
     "nq": {"question": "who", "answer": ["Ann", "Ann Lee"]},
     "trivia": {"question": "who", "answer": {"value": "Ann", "aliases": ["Ann Lee"]}},
+    "code": {"text": "Add.", "code": "def f(): 1", "test_list": ["assert f()"]},
     "problem": {"prompt": "1+1?", "answer": "2", "verifier": "math"},
 }
+
+
+CODE = Open(
+    "t.jsonl:1",
+    "Add.\nYour code must pass this test:\nassert f()",
+    ("assert f()",),
+    "python-tests",
+    "```python\ndef f(): 1\n```",
+    {"tests": ["assert f()"], "setup": ""},
+)
 
 
 def lines(path, *rows):
@@ -41,6 +52,7 @@ def lines(path, *rows):
         ("gsm8k", "open", Open("t.jsonl:1", "1+1?", ("2",), "math", "one <<1+1=2>>\n#### 2")),
         ("nq", "open", Open("t.jsonl:1", "who", ("Ann", "Ann Lee"))),
         ("trivia", "open", Open("t.jsonl:1", "who", ("Ann", "Ann Lee"))),
+        ("code", "open", CODE),
         ("problem", "open", Open("t.jsonl:1", "1+1?", ("2",), "math")),
     ],
 )
@@ -129,7 +141,8 @@ def test_centred_accuracy():
 def test_real_files_are_read(shared):
     """Every file of tasks that others made, every row of it."""
     post = shared / "data" / "post"
-    files = find_files(tuple(str(post / name) for name in ("core_eval", "knowledge", "gsm8k")))
+    folders = ("core_eval", "knowledge", "gsm8k", "code")
+    files = find_files(tuple(str(post / name) for name in folders))
     assert len(files) > 50
     rows = 0
     for path in files:

@@ -31,7 +31,7 @@ from llmctl.infer.toolbox import ToolBox
 from llmctl.tokenizer.chat import ChatFormat
 
 AT_ONCE = 512  # open items in one call of the engine
-WORKED_STOPS = ("\nQuestion:", "\n\n")  # of a base model's answer that shows its reasoning
+NEXT = "\nQuestion:"  # ends a base model's answer that has several lines, as reasoning has
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _likely(
     for item, before in zip(items, shots):
         assert isinstance(item, Choice)
         if subject.chat_choices and subject.format is not None:
-            pairs, shown = _chat_pairs(subject, item)
+            pairs, shown = _chat_pairs(subject, item, before)
         else:
             shown = texts(item, before, task.delimiter)
             pairs = encode_pairs(subject.engine.tokenizer, subject.start, shown)
@@ -132,12 +132,19 @@ def _likely(
 
 
 def _chat_pairs(
-    subject: Subject, item: Choice
+    subject: Subject, item: Choice, shots: Sequence[Item]
 ) -> tuple[list[tuple[list[int], list[int]]], list[tuple[str, str]]]:
-    """An item in the chat format: contexts as the user's message, continuations as the answer."""
+    """An item in the chat format: contexts as the user's message, continuations as the answer;
+    shots are earlier exchanges."""
     assert subject.format is not None
+    before: list[dict[str, Any]] = []
+    for shot in shots:
+        if isinstance(shot, Choice):
+            context, continuation = shot.pairs()[shot.gold]
+            before.append({"role": "user", "content": bare_question(context)})
+            before.append({"role": "assistant", "content": continuation})
     shown = [(bare_question(c) if c else c, k) for c, k in item.pairs()]
-    asked = [[{"role": "user", "content": c}] for c, _ in shown]
+    asked = [[*before, {"role": "user", "content": c}] for c, _ in shown]
     contexts = [r.ids for r in subject.format.render_many(asked, generation=True)]
     answers = subject.engine.tokenizer.encode_batch([k for _, k in shown])
     return list(zip(contexts, answers)), shown
@@ -204,11 +211,13 @@ def _open(
     asked = [item for item in items if isinstance(item, Open)]
     grader = Grader()
     grader.check(asked, result.task)
-    worked = any(item.verifier != MATCH for item in asked)
+    verifiers = {item.verifier for item in asked}
+    worked = bool(verifiers - {MATCH})
+    stops = (NEXT,) if "python-tests" in verifiers else (NEXT, "\n\n")
     params = SamplingParams(
         max_tokens=asking.max_tokens,
         temperature=0.0,
-        stop=WORKED_STOPS if worked and subject.format is None else (),
+        stop=stops if worked and subject.format is None else (),
     )
     prompts = [messages_for(item, before) for item, before in zip(asked, shots)]
     right = unscored = unasked = exact = refused = 0

@@ -19,7 +19,7 @@ from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 MAX_LINE = 16 << 20  # bytes of one row
 MAX_OPTIONS = 1024
 WEB_FILES = ("quizzes.parquet", "problems.parquet")  # of a web artifact
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 Row = Mapping[str, Any]
 Placed = tuple[str, Row]  # where a row stands, and the row
 
@@ -170,7 +170,7 @@ def _reader(path: Path, rows: list[Placed]) -> Reader:
     raise BadInput(
         f"{path}: no known kind of task; it has {columns}, but a task has query, choices, gold; "
         "context_options, continuation, gold; context, continuation; context, answer; "
-        "question, answer; or prompt, answer"
+        "question, answer; prompt, answer; or text, test_list"
     )
 
 
@@ -269,6 +269,15 @@ def _problem(where: str, row: Row) -> tuple[Kind, Item]:
     return "open", Open(where, prompt.strip(), (str(answer),), verifier, worked, meta or {})
 
 
+def _code(where: str, row: Row) -> tuple[Kind, Item]:
+    """MBPP: a task, the code that solves it, and its tests."""
+    tests = _texts(row, "test_list")
+    question = f"{_text(row, 'text')}\nYour code must pass this test:\n{tests[0]}"
+    meta = {"tests": list(tests), "setup": str(row.get("test_setup_code") or "")}
+    worked = f"```python\n{row['code']}\n```" if isinstance(row.get("code"), str) else ""
+    return "open", Open(where, question, ("\n".join(tests),), "python-tests", worked, meta)
+
+
 def _quiz(where: str, row: Row) -> tuple[Kind, Item]:
     """Our quizzes: multiple choice and open questions in one file."""
     if row["kind"] == "choice":
@@ -287,4 +296,5 @@ _READERS: tuple[tuple[set[str], Reader], ...] = (
     ({"context", "answer"}, _open),
     ({"question", "answer"}, _question),
     ({"prompt", "answer"}, _problem),
+    ({"text", "test_list"}, _code),
 )
