@@ -10,8 +10,9 @@ from llmctl.core.distributed import World
 from llmctl.core.errors import Diverged
 from llmctl.reward.judges import VerifierJudge, finite
 from llmctl.train.policy_loss import Objective
-from llmctl.train.rl_batches import Drawing, Finished, RlBatches
+from llmctl.train.rl_batches import Drawing, RlBatches
 from llmctl.train.rl_rows import PolicyLoss
+from llmctl.train.rl_watch import Finished
 from llmctl.train.rollouts import Grading, Group, Rollout, Sampler, grade, measures, summary
 
 from .rl_tiny import problems, tiny_format, tiny_policy
@@ -184,10 +185,9 @@ def test_a_batch_is_found_again_between_two_updates(tmp_path):
 
 def test_a_kl_budget_ends_the_run_when_it_is_spent(tmp_path):
     found = batches(tmp_path, kl_budget=2.0)
-    found._begun = True
     for step, kl in enumerate([0.0, 1.0, 2.0, 3.0, 3.0], 1):
-        found._watch_kl(step, kl)
-        assert found.finished is None
-    found._watch_kl(6, 3.0)  # mean of the last five: 2.4
+        found.watch.kl(step, kl)
+        assert found.watch.finished is None
+    found.watch.kl(6, 3.0)  # mean of the last five: 2.4
     with pytest.raises(Finished, match="KL budget spent at step 6"):
         list(found.take(6, 4))

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llmctl.artifacts.checkpoint import Checkpoints, copy_into
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.errors import BadInput, Mismatch, NoInput
-from llmctl.core.files import atomic_write
 from llmctl.infer.toolbox import ToolBox
 from llmctl.infer.tools import open_tools
 from llmctl.model import hf
@@ -28,14 +25,15 @@ from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.tokenizer.chat import ChatFormat, chat_format
 from llmctl.train import rl_data
-from llmctl.train.curve import svg_curve, text_curve
 from llmctl.train.loop import Hook, Loop
 from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import gather
 from llmctl.train.policy_loss import Drawable, Objective
-from llmctl.train.rl_batches import COLUMNS, Drawing, Finished, RlBatches
+from llmctl.train.rl_batches import COLUMNS, Drawing, RlBatches
+from llmctl.train.rl_end import Best, draw_rewards, drop_state, stats_of
 from llmctl.train.rl_eval import Evaluation, HeldOut
 from llmctl.train.rl_rows import PolicyLoss
+from llmctl.train.rl_watch import Finished
 from llmctl.train.rollouts import Grading, Sampler
 from llmctl.train.tuning import Tuning
 
@@ -140,7 +138,8 @@ class Reinforcement:
         self.tuning.say()
         with self.tuning.prepared():
             sampler = self._sampler()
-            evaluation = self._evaluation(sampler)
+            best = Best(self.model, self.draft.path, self.world)
+            evaluation = self._evaluation(sampler, best)
             batches = self._batches(sampler)
             hooks = [Hook(self.tuning.plan.eval_steps, evaluation)] if evaluation else []
             if evaluation and evaluation.gold:
@@ -155,9 +154,9 @@ class Reinforcement:
             if evaluation and loop.state.step not in evaluation.rows:
                 evaluation(loop.state.step)
             sampler.close()
-            if batches.finished:
-                console.info(batches.finished.said)
-            return self._finish(loop, evaluation, batches.finished)
+            if batches.watch.finished:
+                console.info(batches.watch.finished.said)
+            return self._finish(loop, best, evaluation, batches.watch.finished)
 
     def _open_tools(self) -> ToolBox | None:
         config = self.config
@@ -234,7 +233,7 @@ class Reinforcement:
 
     # -- evaluation, guard, end
 
-    def _evaluation(self, sampler: Sampler) -> Evaluation | None:
+    def _evaluation(self, sampler: Sampler, best: Best) -> Evaluation | None:
         if not self.held_out.problems:
             console.warn("no held-out problems, so nothing is measured on unseen ones")
             return None
@@ -247,18 +246,8 @@ class Reinforcement:
             folder=self.draft.path,
             meter=self.tuning.meter,
             max_tokens=self.config.max_tokens,
-            keep_best=self._keep_best,
+            keep_best=best.keep,
         )
-
-    @property
-    def _best(self) -> Checkpoints:
-        return Checkpoints(self.draft.path / "state" / "best")
-
-    def _keep_best(self, step: int) -> None:
-        weights = gather(dict(self.model.named_parameters()), self.world)
-        if self.world.is_main:
-            self._best.save(step, {"model": weights}, {})
-        self.world.wait()
 
     def _guard(self, evaluation: Evaluation, batches: RlBatches) -> Any:
         """A hook that ends the run when the reward model is over-optimised."""
@@ -267,7 +256,7 @@ class Reinforcement:
             verdict = evaluation.look(step) if back else evaluation.verdict
             if verdict is None or not verdict.over_optimised:
                 return
-            batches.finished = Finished(
+            batches.watch.finished = Finished(
                 OVER_OPTIMISED,
                 f"stopped at step {step:,}: the reward model is over-optimised. Since step "
                 f"{verdict.best.step:,} its score on held-out prompts has risen (z "
@@ -279,75 +268,29 @@ class Reinforcement:
         return call
 
     def _finish(
-        self, loop: Loop, evaluation: Evaluation | None, stopped: Finished | None
+        self, loop: Loop, best: Best, evaluation: Evaluation | None, stopped: Finished | None
     ) -> dict[str, Any]:
+        """Write the model; the manifest's stats."""
         step = loop.state.step
         if stopped is not None and stopped.reason == OVER_OPTIMISED:
             assert evaluation is not None and evaluation.verdict is not None
             step = evaluation.verdict.best.step
-            self._take_back(step)
+            best.take_back(step, self.reference)
         weights = gather(self.model.state_dict(), self.world)
         rows: list[dict[str, Any]] = []
         if self.world.is_main:
             hf.save_state(weights, self.shape, self.draft.path, self.format.tokenizer)
             rows = read_metrics(self.draft.path / "metrics.jsonl")
             draw_rewards(rows, self.draft.path / "reward.svg")
-            self._drop_state(loop)
+            drop_state(loop, self.draft.path / "state")
         self.world.wait()
-        return self._stats(loop, evaluation, stopped, rows, step)
-
-    def _take_back(self, step: int) -> None:
-        """The weights of the best evaluation, in place of the last ones."""
-        if step == 0:
-            self.model.load_state_dict(self.reference.state_dict())
-            return
-        found = [c for c in self._best if c.step == step]
-        if not found or found[0].damage():
-            raise Mismatch(f"{self._best.folder}: the best weights (step {step}) are gone; --force")
-        copy_into(
-            dict(self.model.named_parameters()), found[0].tensors("model"), "the best weights"
-        )
-
-    def _drop_state(self, loop: Loop) -> None:
-        """After the end: what only a resume needed."""
-        loop.checkpoints.keep_only(loop.state.step)
-        state = self.draft.path / "state"
-        for path in [*state.glob("reward-*"), *state.glob("gold-*"), state / "best"]:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in state.glob("rollouts-*.json"):
-            path.unlink(missing_ok=True)
-
-    def _stats(
-        self,
-        loop: Loop,
-        evaluation: Evaluation | None,
-        stopped: Finished | None,
-        rows: list[dict[str, Any]],
-        step: int,
-    ) -> dict[str, Any]:
-        """For the manifest: the first and the last of what was measured."""
-        stats: dict[str, Any] = {
+        evals = evaluation.rows if evaluation else {}
+        return {
             "parameters": self.shape.n_params(),
             "family": self.shape.family,
-            "steps": loop.state.step,
-            "model_of_step": step,
-            "stopped": stopped.reason if stopped else None,
             "reward_by": self.config.reward,
-            "skipped_steps": len(loop.state.skipped),
-            "rollouts": sum(int(r.get("rollouts") or 0) for r in rows),
+            **stats_of(loop, rows, evals, stopped, step),
         }
-        if stopped:
-            stats["stopped_because"] = stopped.said
-        if evaluation:
-            noted = {r["step"]: {k: r[k] for k in r if k.startswith("eval_")} for r in rows}
-            noted |= evaluation.rows
-            for at, name in ((0, "start"), (step, "end")):
-                for key, value in noted.get(at, {}).items():
-                    stats[f"{name}_{key.removeprefix('eval_')}"] = value
-        for name in ("kl_answer", "seconds", "cost"):
-            if rows and name in rows[-1]:
-                stats[name] = rows[-1][name]
-        return stats
 
 
 def open_format(folder: Path) -> ChatFormat:
@@ -368,18 +311,3 @@ def drawable(sampler: Sampler, temperature: float) -> Drawable:
     engine = sampler.engines[0]
     holes = engine.holes if engine.holes.numel() else None
     return Drawable(engine.tokenizer.n_ids, holes, temperature)
-
-
-def draw_rewards(rows: list[dict[str, Any]], path: Path) -> None:
-    """Reward by step, in the terminal and as an SVG; with held-out reward and gold."""
-    names = {"rollouts": "reward", "held out": "eval_reward", "gold": "eval_gold"}
-    curves: dict[str, Sequence[tuple[float, float]]] = {
-        title: [(float(r["step"]), float(r[key])) for r in rows if r.get(key) is not None]
-        for title, key in names.items()
-    }
-    curves = {title: points for title, points in curves.items() if points}
-    if not curves.get("rollouts"):
-        return
-    console.info("reward\n" + text_curve(curves["rollouts"]))
-    with atomic_write(path) as handle:
-        handle.write(svg_curve(curves, title="reward").encode())

@@ -17,17 +17,16 @@ from typing import Any
 
 import torch
 
-from llmctl.core import console
 from llmctl.core.distributed import World
-from llmctl.core.errors import Diverged, Mismatch
+from llmctl.core.errors import Mismatch
 from llmctl.core.files import read_json, write_json
 from llmctl.core.seeds import derive
 from llmctl.data.packing import permutation
 from llmctl.data.problems import Problem
 from llmctl.train.meter import Column
-from llmctl.train.metrics import read_metrics
 from llmctl.train.policy_loss import Objective
 from llmctl.train.rl_rows import RolloutBatch, micro_batches
+from llmctl.train.rl_watch import Watch, worst_drift
 from llmctl.train.rollouts import (
     Grading,
     Group,
@@ -40,9 +39,6 @@ from llmctl.train.rollouts import (
 )
 
 KEPT_STATES = 4  # rollout batches whose state stays, for checkpoints that turn out damaged
-DEAD_WARN = 20  # steps in a row without any live group
-KL_WINDOW = 5  # steps over which the KL that is held against the budget is averaged
-DRIFT_WARN = 1.0  # nats: sampler and trainer disagree by a factor of e
 
 
 def percent(value: float) -> str:
@@ -62,14 +58,6 @@ COLUMNS = (
     Column("rolled/s", 8, "rollout_tokens_per_s", ",.0f"),
     Column("learned/s", 9, "learn_tokens_per_s", ",.0f"),
 )
-
-
-class Finished(Exception):
-    """The run ends before its plan does; `reason` goes into the manifest, `said` to the user."""
-
-    def __init__(self, reason: str, said: str) -> None:
-        super().__init__(said)
-        self.reason, self.said = reason, said
 
 
 @dataclass(frozen=True)
@@ -131,12 +119,10 @@ class RlBatches:
         self.grading, self.drawing, self.objective = grading, drawing, objective
         self.world, self.folder, self.seq_len, self.shared = world, folder, seq_len, shared
         self.held: Held | None = None
-        self.finished: Finished | None = None
         self.look_back: Callable[[int], None] | None = None  # what earlier steps say of the end
         self._learning = time.perf_counter()
         self._micro = 1
-        self._dead_steps = 0
-        self._kl: list[float] = []
+        self.watch = Watch(drawing.kl_budget, drawing.dead_stop)
         self._begun = False
 
     # -- what the loop calls
@@ -144,9 +130,12 @@ class RlBatches:
     def take(self, step: int, micro_batch: int) -> Iterator[RolloutBatch]:
         """The micro-batches of an update. Raises Finished when the run is to end here."""
         if not self._begun:
-            self._begin(step)
-        if self.finished is not None:
-            raise self.finished
+            self._begun = True
+            self.watch.begin(self.folder, step)
+            if self.look_back is not None:
+                self.look_back(step)
+        if self.watch.finished is not None:
+            raise self.watch.finished
         number, update = divmod(step, self.drawing.updates)
         self._micro = micro_batch
         if update == 0:
@@ -155,15 +144,6 @@ class RlBatches:
             self.held = self._load(number)
         self._learning = time.perf_counter()
         yield from self.held.batches
-
-    def _begin(self, step: int) -> None:
-        """A resumed run knows what the steps before said of its end."""
-        self._begun = True
-        rows = read_metrics(self.folder / "metrics.jsonl") if step else []
-        self._kl = [r["kl_answer"] for r in rows if r["step"] <= step and r.get("kl_answer")]
-        self._watch_kl(step, None)
-        if self.look_back is not None:
-            self.look_back(step)
 
     def probe(self, micro_batch: int) -> RolloutBatch:
         """A micro-batch as large as any can be, to see whether it fits."""
@@ -197,10 +177,10 @@ class RlBatches:
             row = summary(sums) | row
             row["rollout_tokens_per_s"] = round(sums["tokens"] / max(held.seconds, 1e-9), 1)
             row |= {"rounds": held.rounds} if held.rounds > 1 else {}
-            self._watch_dead(row["dead"])
+            self.watch.dead(row["dead"])
         if self.drawing.updates > 1 and first:
             self._save(held)
-        self._watch_kl(step + 1, row.get("kl_answer"))
+        self.watch.kl(step + 1, row.get("kl_answer"))
         return row
 
     # -- sampling
@@ -279,45 +259,8 @@ class RlBatches:
             row["kl_answer"] = sums["kl"] / sums["kl_answers"]
         if sums["drifts"]:
             row["drift"] = sums["drift"] / sums["drifts"]
-            row["drift_p99"] = self._p99(drift)
+            row["drift_p99"] = worst_drift(drift)
         return row
-
-    def _p99(self, drift: torch.Tensor) -> float:
-        if not drift.numel():
-            return 0.0
-        found = float(drift.kthvalue(max(1, math.ceil(0.99 * drift.numel()))).values)
-        if found > DRIFT_WARN:
-            console.warn(
-                f"sampler and trainer disagree: 1% of log-probabilities differ by {found:.2f} nats "
-                "or more; take --set dtype=fp32"
-            )
-        return found
-
-    def _watch_dead(self, dead: float) -> None:
-        self._dead_steps = self._dead_steps + 1 if dead >= 1 else 0
-        if self._dead_steps and self._dead_steps % DEAD_WARN == 0:
-            console.warn(
-                f"{self._dead_steps} steps without anything to learn from: all answers to each "
-                "problem get the same reward; take easier or harder problems, or a larger group"
-            )
-        if self.drawing.dead_stop and self._dead_steps >= self.drawing.dead_stop:
-            raise Diverged(
-                f"{self._dead_steps} steps in a row gave nothing to learn from; take easier or "
-                "harder problems; the last checkpoint stands"
-            )
-
-    def _watch_kl(self, step: int, kl: float | None) -> None:
-        """Spend the KL budget: the mean of the last steps, in nats an answer."""
-        if not self.drawing.kl_budget:
-            return
-        self._kl = [*self._kl, *([] if kl is None else [kl])][-KL_WINDOW:]
-        spent = math.fsum(self._kl) / max(1, len(self._kl))
-        if len(self._kl) == KL_WINDOW and spent >= self.drawing.kl_budget:
-            self.finished = Finished(
-                "kl-budget",
-                f"KL budget spent at step {step:,}: {spent:.2f} nats an answer from the start "
-                f"model, {self.drawing.kl_budget:g} allowed",
-            )
 
     # -- the state between two updates of one batch
 
