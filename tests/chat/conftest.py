@@ -83,11 +83,57 @@ def folders(tmp_path_factory, letters, chat_letters):
     return made
 
 
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory, chat_letters):
+    """scripted(question, texts and control tokens …) -> the folder of a model that, asked this,
+    writes that: its next token is a function of the position alone."""
+    from llmctl.model.config import ModelConfig
+    from llmctl.model.hf import save_model
+    from llmctl.model.transformer import Transformer
+    from llmctl.tokenizer.chat import chat_format
+
+    def make(question, *pieces):
+        tokenizer, width = chat_letters, 128
+        message = {"role": "user", "content": question}
+        prompt = chat_format(tokenizer).render([message], generation=True).ids
+        script = []
+        for piece in pieces:
+            special = tokenizer.id_of(piece)
+            script += tokenizer.encode(piece) if special is None else [special]
+        config = ModelConfig(
+            family="gpt2",
+            vocab_size=tokenizer.vocab_size,
+            n_layers=1,
+            d_model=width,
+            n_heads=4,
+            n_kv_heads=4,
+            head_dim=32,
+            d_ff=64,
+            max_seq_len=512,
+            tie_embeddings=False,
+            eos_ids=(0,),
+        )
+        model = Transformer(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+            model.transformer.ln_f.weight.fill_(1.0)
+            model.lm_head.weight.copy_(10 * torch.eye(tokenizer.vocab_size, width))
+            for place, id in enumerate(script, len(prompt) - 1):
+                model.transformer.wpe.weight[place, id] = 1.0
+        folder = tmp_path_factory.mktemp("models") / "scripted"
+        save_model(model, folder)
+        tokenizer.save(folder)
+        return folder
+
+    return make
+
+
 READY = "⟩"
 
 
 def run_here(words):
-    """Be the program, in a fork of the tests: torch is not imported once more."""
+    """Be the program, in a fork of the tests: torch is not imported once more. Never returns."""
     from llmctl import cli
 
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
@@ -100,10 +146,16 @@ def run_here(words):
         os._exit(code)
 
 
-class Terminal:
-    """A program at a pseudo-terminal: `send` keys, `wait` for text."""
+@pytest.fixture
+def as_program():
+    return run_here
 
-    def __init__(self, words, folder, shell=None, **environment):
+
+class Terminal:
+    """A program at a pseudo-terminal: `send` keys, `wait` for text. piped: what its stdin brings,
+    which is a pipe then, so that only /dev/tty is the terminal."""
+
+    def __init__(self, words, folder, piped=None, **environment):
         self.seen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -118,8 +170,11 @@ class Terminal:
             )
             for name in ("EDITOR", "VISUAL"):
                 os.environ.pop(name, None)
-            if shell:
-                os.execv("/bin/sh", ["sh", "-c", shell])
+            if piped is not None:
+                read, write = os.pipe()
+                os.write(write, piped.encode())
+                os.close(write)
+                os.dup2(read, 0)
             run_here([str(word) for word in words])
 
     def send(self, keys: str) -> None:

@@ -1,11 +1,13 @@
 """What a typed line means."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmctl.chat.actions import ACTIONS
 from llmctl.chat.commands import ALIASES, COMMANDS, Do, Say, Unknown, parse
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,7 @@ def test_every_command_is_done_and_every_alias_leads_to_one():
     assert not set(ALIASES) & set(COMMANDS)
 
 
+@CALM
 @given(st.text(max_size=40))
 def test_any_line_means_something(line):
     meant = parse(line)

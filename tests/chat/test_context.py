@@ -1,10 +1,12 @@
 """Overflow: the oldest exchanges go, the system prompt and the last message stay whole."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmctl.chat.context import TooLong, fit, room_for_answer
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 
 def render(messages):
@@ -41,6 +43,7 @@ def test_a_message_too_long_is_refused_with_its_numbers():
         fit(talk([100]), render, 100, 1000)
 
 
+@CALM
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=15).filter(lambda x: len(x) % 2 == 1),
     st.integers(0, 20),

@@ -3,12 +3,14 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmctl.chat.conversation import Conversation
 from llmctl.core.errors import BadInput
 from llmctl.tokenizer.chat import check_messages
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 STEPS = st.lists(
     st.one_of(
@@ -46,6 +48,7 @@ def walk(steps) -> Conversation:
     return talk
 
 
+@CALM
 @given(STEPS)
 def test_paths_alternate_and_nothing_is_lost(steps):
     talk = walk(steps)
@@ -59,6 +62,7 @@ def test_paths_alternate_and_nothing_is_lost(steps):
         assert check_messages(talk.messages()) is None
 
 
+@CALM
 @given(STEPS)
 def test_a_file_holds_it_all(steps):
     talk = walk(steps)
@@ -122,6 +126,7 @@ def test_what_is_no_conversation_is_refused_by_place(row, said):
         Conversation.from_row(row, "file")
 
 
+@CALM
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -4,6 +4,11 @@ import json
 import os
 import signal
 import stat
+import time
+
+import pytest
+
+from llmctl import sandbox
 
 
 def test_a_session(terminal, folders, tmp_path):
@@ -82,9 +87,30 @@ def test_hangup_keeps_the_transcript_and_resume_goes_on(terminal, folders, tmp_p
     assert [*(tmp_path / "state/llmctl/chat").glob("*.jsonl")] == [kept]
 
 
+def test_ctrl_c_ends_a_running_tool_and_the_talk_goes_on(terminal, scripted, tmp_path):
+    if sandbox.available():
+        pytest.skip("no isolation on this machine")
+    code = "import time; time.sleep(60)"
+    model = scripted("go", "wait ", "<|python|>", code, "<|im_end|>")
+    chat = terminal("chat", model, "--tools", "python", "--temperature", 0)
+    chat.wait("tools: python")
+    chat.type("go\r")
+    chat.wait(f"[python] {code}")
+    started = time.monotonic()
+    chat.send("\x03")
+    chat.wait("stopped]")
+    assert time.monotonic() - started < 8
+    chat.type("/save talk\r")
+    chat.wait("saved")
+    chat.type("\x04")
+    assert chat.end() == 0
+    messages = json.loads((tmp_path / "talk").read_text())["messages"]
+    assert [m["role"] for m in messages] == ["user", "assistant", "tool"]
+    assert messages[2]["content"] == "error: stopped by the user"
+
+
 def test_end_of_a_pipe_talks_through_the_terminal(terminal, folders):
-    command = f'echo "{folders["chat"]}" | "{os.sys.executable}" -m llmctl chat --max-tokens 9'
-    chat = terminal(shell=command)
+    chat = terminal("chat", "--max-tokens", 9, piped=f"{folders['chat']}\n")
     chat.wait("Ctrl-D leaves")
     chat.type("hello\r")
     chat.wait("9 tokens")

@@ -3,10 +3,12 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmctl.core.terminal import one_line, printable
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 
 KNOWN = {
     "title": "\x1b]0;owned\x07",
@@ -55,6 +57,7 @@ def test_ordinary_text_of_any_script_passes(text):
     assert printable(text) == text
 
 
+@CALM
 @given(st.text(st.characters(), max_size=60), st.data())
 def test_pieces_make_the_same_as_the_whole(text, data):
     cut = data.draw(st.integers(0, len(text)))

@@ -142,7 +142,7 @@ class Chat:
             if not said:
                 self._take_back(before, text, reader)
         if not said:
-            why = "stopped before its first word" if answer.stopped else "the model said nothing"
+            why = "stopped before its first word" if answer.stopped else "no answer to keep"
             self.show.note(f"[{why}; your message is taken back]")
         return answer
 

@@ -40,7 +40,7 @@ class ChatVoice:
         found: list[Message] = []
         for number, ids in enumerate(completion.turns()):
             answered = number < len(completion.calls)
-            ended = answered or completion.finish_reason is not None
+            ended = answered or ids[-1] in self.stop_ids
             message = self._turn(ids, ended)
             if found and found[-1]["role"] == "assistant" and not found[-1].get("tool_calls"):
                 message["content"] = found.pop()["content"] + message["content"]
