@@ -27,6 +27,11 @@ LLAMA3 = (
 # Qwen's way: calls between tokens, results in the user's turns, thoughts of the last turn only.
 QWEN = """\
 {%- set at = namespace(last=0) -%}
+{%- if tools -%}
+{{- '<|im_start|>system\\n# Tools' -}}
+{%- for t in tools -%}{{- '\\n' }}{{- t | tojson -}}{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- endif -%}
 {%- for m in messages -%}
 {%- if m.role == 'user' -%}{%- set at.last = loop.index0 -%}{%- endif -%}
 {%- endfor -%}

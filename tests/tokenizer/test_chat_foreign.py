@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from llmctl.core.errors import BadInput, Mismatch, Refused
 from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.tokenizer.chat import CallError, ToolCall, chat_format
+from llmctl.tokenizer.chat_messages import SCHEMAS
 
 NAMES = list(TEMPLATES)
 
@@ -203,6 +204,23 @@ def test_a_call_reads_back(made, name):
         assert format.turn(turn)["tool_calls"] == [ToolCall(*call).as_message()]
         assert format.turn(turn)["content"] == "Hm."
     assert format.call_of(tokenizer.encode("Just text.")) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_told_of_its_tools(made, name):
+    tokenizer, format, reference = made[name]
+    messages = [user("a"), assistant("b")]
+    plain = format.render(messages)
+    told = format.with_tools(["python"])
+    rendered = told.render(messages)
+    text = tokenizer.decode(rendered.ids)
+    assert '"name": "python"' in text and '"search"' not in text
+    assert spoken(tokenizer, rendered) == spoken(tokenizer, plain)
+    assert format.render(messages) == plain and '"python"' not in tokenizer.decode(plain.ids)
+    assert told.result_ids("python", "2") == format.result_ids("python", "2")
+    if name == "qwen":
+        wanted = reference.apply_chat_template(messages, tools=[SCHEMAS["python"]])
+        assert rendered.ids == wanted["input_ids"]
 
 
 @pytest.mark.parametrize("text", ["<tool_call>{", "<tool_call>{}</tool_call>", "<tool_call>"])

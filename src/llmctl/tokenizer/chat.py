@@ -115,6 +115,10 @@ class ChatFormat:
         encode = self.tokenizer.encode
         return {r: [self._id[START], *encode(r), self._id[SEP]] for r in ROLES}
 
+    def with_tools(self, names: Sequence[str]) -> ChatFormat:
+        """The format for a model that may use these tools; models of others are told of them."""
+        return self
+
     def render(self, messages: Sequence[Message], *, generation: bool = False) -> Rendered:
         """Ids and mask of a conversation; generation: ends with the header of an answer.
 

@@ -8,6 +8,7 @@ answer; up to the token that ends the turn in both cases, or ending would never 
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ from typing import Any
 
 from llmctl.core.errors import BadInput, Mismatch
 from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.call_text import as_text, is_call, told_of
 from llmctl.tokenizer.chat import ChatFormat, Rendered
 from llmctl.tokenizer.chat_messages import (
+    SCHEMAS,
     CallError,
     Message,
     ToolCall,
@@ -40,6 +43,7 @@ class ForeignFormat(ChatFormat):
     """The chat template that a tokenizer brings."""
 
     own = False
+    _tools: list[dict[str, Any]] = []  # that the model is told of
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Mismatch (78), Refused (77) for a template that cannot be used."""
@@ -52,6 +56,15 @@ class ForeignFormat(ChatFormat):
         self._harmless = Harmless(self._splitter.specials)
         self._bos = tokenizer.id_of(tokens.get("bos_token", ""))
         self._eos = tokenizer.id_of(tokens.get("eos_token", ""))
+
+    def with_tools(self, names: Sequence[str]) -> ForeignFormat:
+        """The format with these tools told to the model: by the template, or else by a message.
+
+        A template that has no place for them gets them in the system message.
+        """
+        made = copy.copy(self)
+        made._tools = [SCHEMAS[name] for name in names]
+        return made
 
     @property
     def template(self) -> str:
@@ -96,7 +109,8 @@ class ForeignFormat(ChatFormat):
         for messages in conversations:
             marks = free_marks(messages, self._template)
             safe = [self._safe(message, marks[3]) for message in messages]
-            job = {"messages": safe, "generation": generation, "spans": spans, "tools": None}
+            tools = self._tools if self._tools and self._tells_tools else None
+            job = {"messages": safe, "generation": generation, "spans": spans, "tools": tools}
             jobs.append({**job, "chars": marks[:3]})
             breakers.append(marks[3])
         rendered = self._process.render(jobs)
@@ -111,13 +125,15 @@ class ForeignFormat(ChatFormat):
 
     def _written(self, messages: Sequence[Message]) -> list[Message]:
         """Messages as the template wants them: calls it has no place for become text."""
-        done = []
+        done: list[Message] = []
+        if self._tools and not self._tells_tools:
+            messages = told_of(self._tools, messages)
         for message in messages:
             calls = calls_of(message) if message.get("role") == "assistant" else []
             content = message.get("content")
             message = {**message, "content": "" if content is None else content}
             if calls and self._syntax is None:
-                texts = [message["content"], *(_hermes(call) for call in calls)]
+                texts = [message["content"], *(as_text(call) for call in calls)]
                 message = {"role": "assistant", "content": "\n".join(t for t in texts if t)}
             elif calls:
                 message["tool_calls"] = [self._call_entry(call) for call in calls]
@@ -144,9 +160,9 @@ class ForeignFormat(ChatFormat):
         None when it writes no calls, or in a way we cannot read back: then calls are text in the
         way that Hermes, Qwen and SmolLM2 write them.
         """
-        for as_text in (False, True):
+        for as_json in (False, True):
             call = PROBE.as_message()
-            if as_text:
+            if as_json:
                 call["function"]["arguments"] = json.dumps(PROBE.arguments)
             turn: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
             told: list[Message] = [{"role": "user", "content": "Hi"}, turn]
@@ -159,8 +175,18 @@ class ForeignFormat(ChatFormat):
                 end = self.tokenizer.decode([self.end_id])
                 after = text[found.end() :].partition(end)[0].strip()
                 before = text[: found.start()].rpartition(THOUGHT)[2].strip()
-                return before, after, found[1], as_text
+                return before, after, found[1], as_json
         return None
+
+    @cached_property
+    def _tells_tools(self) -> bool:
+        """Whether the template tells the model of tools it is given."""
+        job = {"messages": [{"role": "user", "content": "Hi"}], "generation": True, "spans": False}
+        schema = SCHEMAS["search"]
+        painted = self._process.render(
+            [{**job, "tools": [schema], "chars": free_marks([], "")[:3]}]
+        )
+        return isinstance(painted[0], Painted) and '"query"' in painted[0].text
 
     @cached_property
     def _takes_results(self) -> bool:
@@ -204,7 +230,7 @@ class ForeignFormat(ChatFormat):
         """(content, call) of a turn's text."""
         before, after, key, _ = self._syntax or ("<tool_call>", "</tool_call>", "arguments", False)
         if not before:  # the turn as a whole is the call, as Llama has it
-            return ("", parse_call(text, key)) if _is_call(text, key) else (text, None)
+            return ("", parse_call(text, key)) if is_call(text, key) else (text, None)
         content, found, rest = text.partition(before)
         if not found:
             return text, None
@@ -233,24 +259,6 @@ class ForeignFormat(ChatFormat):
         if at < 0:
             raise Mismatch("the chat template does not end a tool call with its end token")
         return at + len(end)
-
-
-def _hermes(call: ToolCall) -> str:
-    """A call as text, in the way most small chat models write it."""
-    arguments = call.arguments
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    name = json.dumps(call.name, ensure_ascii=False)
-    return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
-
-
-def _is_call(text: str, key: str) -> bool:
-    """Whether a whole text is a JSON object with a name and arguments."""
-    try:
-        found = json.loads(text) if text.lstrip().startswith("{") else None
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and {"name", key} <= set(found)
 
 
 def _token(tokenizer: Tokenizer, key: str) -> str | None:

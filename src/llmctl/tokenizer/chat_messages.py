@@ -11,6 +11,30 @@ Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 
 
+def _schema(name: str, about: str, argument: str, meaning: str) -> dict[str, Any]:
+    """A function of one text, as JSON schema."""
+    inner = {argument: {"type": "string", "description": meaning}}
+    parameters = {"type": "object", "properties": inner, "required": [argument]}
+    function = {"name": name, "description": about, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+SCHEMAS = {  # what a model of others is told about the tools; ours learned them
+    "python": _schema(
+        "python",
+        "Runs Python code; the result is what it prints and the value of its last line.",
+        "code",
+        "the code",
+    ),
+    "search": _schema(
+        "search",
+        "Looks for passages in the documents at hand.",
+        "query",
+        "words that the passages hold",
+    ),
+}
+
+
 class CallError(ValueError):
     """A tool call that cannot be run as it was written; the message is for the model to read."""
 
