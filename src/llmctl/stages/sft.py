@@ -42,6 +42,9 @@ class SftConfig(TuningConfig):
     )
     epochs: float = setting(3.0, "passes over the mixture; `steps` overrides it")
     steps: int = setting(0, "updates; 0: from epochs", unit="updates")
+    lr: float = setting(
+        0.0, "peak learning rate; 0: 1e-3 at 256 wide, falling as width^-1.5 (muon: twice that)"
+    )
     seq_len: int = setting(
         0, "longest conversation and row; 0: the model's context, at most 2,048", unit="tokens"
     )
@@ -118,7 +121,7 @@ def dry_run(config: SftConfig, inputs: list[Artifact]) -> None:
     from llmctl.core import console
     from llmctl.core.hardware import GPUS, find_gpu, this_device
     from llmctl.train.estimate import estimate
-    from llmctl.train.sft_start import open_start, read_chats, rows_a_step, steps_of
+    from llmctl.train.sft_start import lr_share, open_start, read_chats, rows_a_step, steps_of
     from llmctl.train.tuning import tuning_plan, uses_muon
 
     if not inputs:
@@ -139,6 +142,7 @@ def dry_run(config: SftConfig, inputs: list[Artifact]) -> None:
         steps=steps,
         tokens_per_step=n_rows * seq_len,
         seq_len=seq_len,
+        lr_share=lr_share(start.shape.d_model),
         reason=reason,
     )
     rows = estimate(

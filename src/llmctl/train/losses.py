@@ -14,6 +14,8 @@ from torch import Tensor
 
 from llmctl.data.batches import IGNORE, Batch
 from llmctl.data.masked import MaskedBatch
+from llmctl.model.attention import segment_positions
+from llmctl.model.block_attention import within
 from llmctl.model.loss_head import loss_head
 from llmctl.model.transformer import Transformer
 
@@ -40,17 +42,27 @@ def next_token_loss(
 
 
 def trained_token_loss(
-    batch: MaskedBatch, hidden: Hidden, head_weight: Callable[[], Tensor], dtype: torch.dtype
+    batch: MaskedBatch,
+    hidden: Hidden,
+    head_weight: Callable[[], Tensor],
+    dtype: torch.dtype,
+    *,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """next_token_loss where few tokens are targets: the head sees only the places that count.
 
     Of a conversation a third is trained on, and a head over a small model's vocabulary is a
-    quarter of a step.
+    quarter of a step. On a CPU attention goes by blocks (model/block_attention.py) unless `hidden`
+    is compiled.
     """
-    assert batch.places is not None
+    assert batch.places is not None and batch.segments is not None
     device = batch.ids.device.type
+    extra: dict[str, Any] = {"segments": batch.segments, "bounds": batch.bounds}
+    if device == "cpu" and not compiled:
+        positions = segment_positions(batch.segments)
+        extra = {"attend": within(batch.segments), "positions": positions}
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-        out = hidden(batch.ids, segments=batch.segments, bounds=batch.bounds)
+        out = hidden(batch.ids, **extra)
     rows = out.flatten(0, 1).index_select(0, batch.places).to(dtype)
     return loss_head(rows, head_weight(), batch.targets.flatten()[batch.places])
 

@@ -22,7 +22,7 @@ from llmctl.train.meter import Column
 from llmctl.train.metrics import read_metrics
 from llmctl.train.report import draw_loss
 from llmctl.train.sft_samples import Samples
-from llmctl.train.sft_start import open_start, read_chats, rows_a_step, steps_of
+from llmctl.train.sft_start import lr_share, open_start, read_chats, rows_a_step, steps_of
 from llmctl.train.tuning import Tuning
 
 
@@ -50,6 +50,7 @@ class Sft:
             seq_len=self.rows.seq_len,
             rows_per_step=n_rows,
             facts={"model": model.id, "conversations": self.chats.hash, **chat},
+            lr_share=lr_share(self.start.shape.d_model),
             reason=reason,
         )
         self.batches = MaskedBatches(
@@ -61,13 +62,14 @@ class Sft:
         start, tuning = self.start, self.tuning
         self._say()
         model = self._model()
-        hidden = tuning.compiled(model.hidden)
+        hidden, head = tuning.compiled(model.hidden), lambda: model.head_weight
+        compiled = tuning.machine.compile
 
         def plain_loss(batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-            return trained_token_loss(batch, model.hidden, lambda: model.head_weight, tuning.dtype)
+            return trained_token_loss(batch, model.hidden, head, tuning.dtype)
 
         def loss_fn(batch: MaskedBatch) -> tuple[Tensor, Tensor]:
-            return trained_token_loss(batch, hidden, lambda: model.head_weight, tuning.dtype)
+            return trained_token_loss(batch, hidden, head, tuning.dtype, compiled=compiled)
 
         prompts = self.config.sample_prompts if self.world.is_main else ()
         with tuning.prepared():

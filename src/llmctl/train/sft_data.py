@@ -35,6 +35,7 @@ class Source:
     train: MaskedSequences
     val: MaskedSequences
     skipped: dict[str, int]  # by the reader
+    notes: dict[str, int]  # what the reader changed: how often
     dropped: Counter[str] = field(default_factory=Counter)  # here
     cut: int = 0  # later turns left out
 
@@ -43,7 +44,8 @@ class Source:
         found: dict[str, Any] = {"name": self.path.name, "format": self.format}
         found |= {"weight": self.weight, "conversations": len(self.train)}
         found |= {"validation": len(self.val), "cut": self.cut}
-        return found | {"dropped": dict(self.dropped), "skipped": self.skipped}
+        found |= {"dropped": dict(self.dropped), "skipped": self.skipped}
+        return found | {"notes": self.notes}
 
     def line(self) -> str:
         """For people."""
@@ -52,6 +54,7 @@ class Source:
         said += [f"{self.cut:,} cut after an earlier turn to fit"] if self.cut else []
         said += [f"{n:,} dropped: {why}" for why, n in self.dropped.items()]
         said += [f"{n:,} skipped: {why}" for why, n in self.skipped.items()]
+        said += [f"{what}: {n:,}" for what, n in self.notes.items()]
         return ", ".join(said)
 
 
@@ -111,7 +114,9 @@ def open_chats(
     for spec in specs:
         found = read_conversations(spec.path, max_bad=max_bad)
         rows = spec.select(found)
-        source = Source(spec.path, spec.weight, found.format, _NONE, _NONE, dict(found.skipped))
+        source = Source(
+            spec.path, spec.weight, found.format, _NONE, _NONE, found.skipped, found.notes
+        )
         kept = list(_fitting(rows, format, seq_len, source))
         _check_dropped(source, len(rows), seq_len, max_bad)
         sides: tuple[list[Rendered], list[Rendered]] = ([], [])
