@@ -23,7 +23,7 @@ from llmctl.tokenizer.bpe import clean_text
 
 MAX_TEMPLATE = 64 << 10  # bytes; the longest in common use has 20 KB
 MEMORY, SECONDS = 256 << 20, 1.0  # of a template, beyond an empty one's; CPU seconds a rendering
-WAIT = 60  # seconds a reply may take on a machine that is busy with other things
+WAIT = 300  # seconds a reply may take on a machine that is busy with other things
 MAX_REPLY = 1 << 29  # bytes
 BATCH = 64  # conversations sent at once
 JINJA = (3, 1, 6)  # older ones let templates out of the sandbox

@@ -49,9 +49,8 @@ def find_files(path: Path, payload: str) -> list[Path]:
                 raise Mismatch(f"{path}: no {named.name} in this artifact; make it again")
             return [named]
         files = [f for f in artifact.files() if _kind(f) and _is_payload(f.relative_to(path))]
-        for suffix in (".parquet", ""):  # a dataset's info.json is no row of it
-            if chosen := [f for f in files if f.suffix in (suffix, ".jsonl") or not suffix]:
-                return chosen
+        if chosen := [f for f in files if f.suffix != ".json"] or files:
+            return chosen  # beside rows, a dataset's info.json is none of them
         raise NoInput(f"{path}: no parquet, JSONL or JSON file in it; check the path")
     if not path.is_file():
         raise NoInput(f"{path}: no such file or folder; check the path")
