@@ -15,7 +15,7 @@ from llmctl.artifacts.lineage import find_upstream
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
-from llmctl.core.errors import Mismatch, UsageError
+from llmctl.core.errors import Mismatch
 from llmctl.core.files import read_json, write_json
 from llmctl.core.seeds import derive
 from llmctl.evals.pairwise import agreement
@@ -25,7 +25,6 @@ from llmctl.model.reward import RewardModel, pad_id_for, save_reward_model
 from llmctl.reward.encode import Encoded, Encoder
 from llmctl.reward.flat import n_tokens, score_all
 from llmctl.tokenizer.bpe import Tokenizer
-from llmctl.tokenizer.chat import chat_format, with_chat
 from llmctl.train.backward import Lanes
 from llmctl.train.loop import Hook, Loop
 from llmctl.train.meter import Column
@@ -35,9 +34,9 @@ from llmctl.train.report import draw_loss
 from llmctl.train.rm_batches import ROW, RankingBatches, make_loss
 from llmctl.train.rm_data import Entry, Parted, encode_all, fold_parts, part, read_all
 from llmctl.train.rm_report import Judgement
+from llmctl.train.sft_start import open_start, row_length
 from llmctl.train.tuning import Tuning
 
-LONGEST = 2048  # tokens of a conversation unless more is asked for
 ACCURACY = Column("right", 6, "accuracy", ".1%")  # share of the step's pairs
 
 
@@ -47,18 +46,11 @@ class RmTraining:
     def __init__(self, config: Any, model: Artifact, draft: Draft, world: World) -> None:
         """config: an RmConfig. Everything is opened and checked here, before any step."""
         self.config, self.draft, self.world = config, draft, world
-        self.folder = model.path
-        given = Tokenizer.load(self.folder)
-        self.tokenizer, self.known = with_chat(given), given.n_ids
-        format = chat_format(self.tokenizer)
-        assert format is not None
-        if self.tokenizer is not given:
+        self.begin = open_start(model, config.seq_len)
+        if self.begin.grown:
             console.info("the model knows no chat format: its tokenizer gets ours")
-        longest = hf.load_config(self.folder).max_seq_len
-        self.seq_len = config.seq_len or min(longest, LONGEST)
-        if self.seq_len > longest:
-            raise UsageError(f"seq_len={self.seq_len:,}, but the model reads {longest:,} tokens")
-        self.encoder = Encoder(format, self.seq_len)
+        self.seq_len = row_length(config, self.begin.shape)
+        self.encoder = Encoder(self.begin.format, self.seq_len)
         paths = list(config.data) or [find_upstream(model, "web")]
         rankings = read_all(paths, config.max_bad)
         self.entries = encode_all(rankings, self.encoder)
@@ -66,7 +58,7 @@ class RmTraining:
 
     def _padding(self) -> tuple[Tokenizer, int]:
         """The tokenizer with a pad token that ends no response, and its id."""
-        tokenizer = self.tokenizer
+        tokenizer = self.begin.tokenizer
 
         def named(key: str) -> int | None:
             token = tokenizer.config.get(key)
@@ -99,8 +91,11 @@ class RmTraining:
 
     def model(self) -> RewardModel:
         """The model as it is before training, the same each time."""
-        base = hf.load_model(self.folder, torch.float32)
-        grow_embedding(base, self.tokenizer.n_ids, known=self.known, seed=self.config.seed)
+        begin = self.begin
+        base = hf.load_model(begin.folder, torch.float32)
+        if begin.grown:
+            grow_embedding(base, begin.tokenizer.n_ids, known=begin.known, seed=self.config.seed)
+        base.config = begin.shape
         return RewardModel(base).to(self.world.device).train()
 
     def _fold(self, number: int, parted: Parted) -> list[list[float]]:
