@@ -8,10 +8,11 @@ import torch
 
 from llmctl.core.distributed import World
 from llmctl.core.errors import Diverged
+from llmctl.infer.completion import CallRecord, Completion
 from llmctl.reward.judges import VerifierJudge, finite
 from llmctl.train.policy_loss import Objective
 from llmctl.train.rl_batches import Drawing, RlBatches
-from llmctl.train.rl_rows import PolicyLoss
+from llmctl.train.rl_rows import PolicyLoss, micro_batches
 from llmctl.train.rl_watch import Finished
 from llmctl.train.rollouts import Grading, Group, Rollout, Sampler, grade, measures, summary
 
@@ -191,3 +192,31 @@ def test_a_kl_budget_ends_the_run_when_it_is_spent(tmp_path):
     found.watch.kl(6, 3.0)  # mean of the last five: 2.4
     with pytest.raises(Finished, match="KL budget spent at step 6"):
         list(found.take(6, 4))
+
+
+def test_an_answer_with_a_call_is_graded_by_its_last_turn(monkeypatch):
+    """What a tool said is kept in place and is not the policy's; ids are never encoded again."""
+    format, one = tiny_format(), sampler(tiny_policy(steps=0))
+    ask = [
+        *format.tokenizer.encode("try "),
+        format.tokenizer.id_of("<|python|>"),
+        20,
+        format.end_id,
+    ]
+    result = format.result_ids("python", "41")
+    said = [*format.tokenizer.encode("The answer is 42"), format.end_id]
+    ids = [*ask, *result, *said]
+    own = [True] * len(ask) + [False] * len(result) + [True] * len(said)
+    call = CallRecord("python", {"code": "1"}, "41", 0.1)
+    done = Completion(
+        0, [1, 2], ids, "try The answer is 42", "stop", policy_logprobs=[0.0] * len(ids),
+        sampled=own, calls=[call],
+    )  # fmt: skip
+    monkeypatch.setattr(one.engines[0], "generate", lambda *args, **options: [done])
+    [found] = one.draw([[1, 2]], {"max_tokens": 9}, 0)
+    assert found.reply == "The answer is 42" and "41" in found.text
+    assert found.ids == ids and found.sampled == own and found.n_sampled == len(ask) + len(said)
+    assert found.calls[0]["result"] == "41"
+    found.trained, found.advantage = True, 1.0
+    [batch] = micro_batches([Group(0, [1, 2], [found])], Objective(), budget=99, shared=True)
+    assert batch.targets.tolist() == [*ask, *said]
