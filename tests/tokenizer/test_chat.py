@@ -18,6 +18,7 @@ from llmctl.tokenizer.chat import (
     check_messages,
     with_chat,
 )
+from llmctl.tokenizer.chat_messages import SCHEMAS, tools_line
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,17 @@ def test_a_prompt_ends_with_the_header_of_an_answer(chat, reference, messages, d
     ours = chat.render(prompt, generation=True)
     assert ours.ids == theirs
     assert len(ours.mask) == len(ours.ids) and not any(ours.mask[-2:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages=conversations(), names=st.sampled_from([("search",), ("python", "search")]))
+def test_tools_are_told_in_the_system_message(chat, reference, messages, names):
+    schemas = [SCHEMAS[name] for name in names]
+    theirs = reference.apply_chat_template(messages, tools=schemas)["input_ids"]
+    told = chat.with_tools(names).render(messages)
+    assert told.ids == theirs
+    assert chat.tokenizer.decode(told.ids).count(tools_line(names)) == 1
+    assert chat.with_tools(()).render(messages) == chat.render(messages)
 
 
 @settings(max_examples=120, deadline=None)

@@ -4,14 +4,17 @@
 
 An assistant's turn may end with one call: CONTENT<|python|>CODE<|im_end|>, CONTENT<|search|>QUERY
 <|im_end|>, or for any other function <|tool|>{"name": …, "arguments": {…}}<|im_end|>; the result
-follows as a tool message. No token stands before the first message or between two. Roles and
-control tokens are put here by code, contents are encoded as text, so no text can spell a token.
+follows as a tool message. A model that may use tools reads their names in its system message, as
+its last line or all of it: "Tools: python, search." No token stands before the first message or
+between two. Roles and control tokens are put here by code, contents are encoded as text, so no
+text can spell a token.
 
 Messages have the shape of `datasets`, TRL and transformers. TEMPLATE is the same format in Jinja.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -28,6 +31,7 @@ from llmctl.tokenizer.chat_messages import (
     calls_of,
     check_messages,
     parse_call,
+    tools_line,
 )
 
 __all__ = ["CallError", "ChatFormat", "Message", "Rendered", "ToolCall", "calls_of"]
@@ -50,6 +54,12 @@ TEMPLATE = """\
 {{- (a if a is string else a | tojson) + '}' -}}
 {%- endif -%}
 {%- endmacro -%}
+{%- if tools -%}
+{%- set line = 'Tools: ' + (tools | map(attribute='function.name') | join(', ')) + '.' -%}
+{%- if messages[0].role != 'system' -%}
+{{- '<|im_start|>system<|im_sep|>' + line + '<|im_end|>' -}}
+{%- endif -%}
+{%- endif -%}
 {%- for m in messages -%}
 {{- '<|im_start|>' + m.role + '<|im_sep|>' -}}
 {%- if m.role == 'assistant' -%}
@@ -58,6 +68,8 @@ TEMPLATE = """\
 {%- if m.tool_calls -%}{{- call(m.tool_calls[0].function or m.tool_calls[0]) -}}{%- endif -%}
 {{- '<|im_end|>' -}}
 {%- endgeneration -%}
+{%- elif tools and loop.first and m.role == 'system' -%}
+{{- m.content + ('\\n' if m.content else '') + line + '<|im_end|>' -}}
 {%- else -%}
 {{- m.content + '<|im_end|>' -}}
 {%- endif -%}
@@ -83,6 +95,7 @@ class ChatFormat:
     """Our format on a tokenizer that has its control tokens. Subclasses speak other formats."""
 
     own, name = True, "llmctl"
+    tools: tuple[str, ...] = ()  # that the model is told of
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -116,8 +129,10 @@ class ChatFormat:
         return {r: [self._id[START], *encode(r), self._id[SEP]] for r in ROLES}
 
     def with_tools(self, names: Sequence[str]) -> ChatFormat:
-        """The format for a model that may use these tools; models of others are told of them."""
-        return self
+        """The format for a model that may use these tools: their names join the system message."""
+        made = copy.copy(self)
+        made.tools = tuple(names)
+        return made
 
     def render(self, messages: Sequence[Message], *, generation: bool = False) -> Rendered:
         """Ids and mask of a conversation; generation: ends with the header of an answer.
@@ -144,7 +159,7 @@ class ChatFormat:
         plans: list[list[tuple[str | list[int], bool]] | str] = []
         for messages in conversations:
             try:
-                plans.append(list(self._plan(messages)))
+                plans.append(list(self._plan(self._told(messages))))
             except BadInput as error:
                 plans.append(str(error))
         texts = [p for plan in plans if isinstance(plan, list) for p, _ in plan]
@@ -161,6 +176,17 @@ class ChatFormat:
                 rendered.add(self._headers["assistant"], False)
             done.append(rendered)
         return done
+
+    def _told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages with the line that names the tools."""
+        if not self.tools:
+            return messages
+        line = tools_line(self.tools)
+        if not messages or messages[0].get("role") != "system":
+            return [{"role": "system", "content": line}, *messages]
+        first = _content(messages[0])
+        told = {**messages[0], "content": f"{first}\n{line}" if first else line}
+        return [told, *messages[1:]]
 
     def _plan(self, messages: Sequence[Message]) -> Iterator[tuple[str | list[int], bool]]:
         """Texts and control ids in order, each with whether it is trained on."""

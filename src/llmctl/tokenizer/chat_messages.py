@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ def _schema(name: str, about: str, argument: str, meaning: str) -> dict[str, Any
     return {"type": "function", "function": function}
 
 
-SCHEMAS = {  # what a model of others is told about the tools; ours learned them
+SCHEMAS = {  # what a model of others is told about the tools; ours knows them by their names
     "python": _schema(
         "python",
         "Runs Python code; the result is what it prints and the value of its last line.",
@@ -33,6 +33,11 @@ SCHEMAS = {  # what a model of others is told about the tools; ours learned them
         "words that the passages hold",
     ),
 }
+
+
+def tools_line(names: Sequence[str]) -> str:
+    """What a model of ours reads in its system message when it may use tools."""
+    return f"Tools: {', '.join(names)}."
 
 
 class CallError(ValueError):
