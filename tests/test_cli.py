@@ -8,6 +8,7 @@ import pytest
 from llmctl.stages import STAGES
 
 HEAVY = ("torch", "numpy", "pyarrow", "datatrove", "transformers", "rich", "tokenizers")
+HEAVY += ("prompt_toolkit", "jinja2")
 
 
 def last_line(done) -> str:

@@ -1,13 +1,16 @@
 """Small random models of either kind, and a terminal to talk to a program through."""
 
 import errno
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import sys
+import termios
 import time
 
 import pytest
@@ -146,6 +149,23 @@ def run_here(words):
         os._exit(code)
 
 
+def be_a_shell():
+    """Returns in a child that has the terminal; the parent says when it stops, goes on with it,
+    and leaves with its exit code."""
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    if not (child := os.fork()):
+        os.setpgid(0, 0)
+        os.tcsetpgrp(0, os.getpid())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        return
+    while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
+        os.tcsetpgrp(0, os.getpid())
+        os.write(1, b"in the background\n")
+        os.tcsetpgrp(0, child)
+        os.killpg(child, signal.SIGCONT)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
 @pytest.fixture
 def as_program():
     return run_here
@@ -153,20 +173,23 @@ def as_program():
 
 class Terminal:
     """A program at a pseudo-terminal: `send` keys, `wait` for text. piped: what its stdin brings,
-    which is a pipe then, so that only /dev/tty is the terminal."""
+    which is a pipe then, so that only /dev/tty is the terminal. job: as a shell's, which brings it
+    back when it has been put into the background."""
 
-    def __init__(self, words, folder, piped=None, **environment):
+    def __init__(self, words, folder, piped=None, job=False, **environment):
         self.seen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ.update(
-                TERM="xterm",
-                NO_COLOR="1",
-                PROMPT_TOOLKIT_NO_CPR="1",
-                XDG_STATE_HOME=str(folder / "state"),
-                **environment,
+                {
+                    "TERM": "xterm",
+                    "NO_COLOR": "1",
+                    "PROMPT_TOOLKIT_NO_CPR": "1",
+                    "XDG_STATE_HOME": str(folder / "state"),
+                    **environment,
+                }
             )
             for name in ("EDITOR", "VISUAL"):
                 os.environ.pop(name, None)
@@ -175,6 +198,8 @@ class Terminal:
                 os.write(write, piped.encode())
                 os.close(write)
                 os.dup2(read, 0)
+            if job:
+                be_a_shell()
             run_here([str(word) for word in words])
 
     def send(self, keys: str) -> None:
@@ -230,6 +255,10 @@ class Terminal:
         assert "Traceback" not in self.seen
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Make the window another size; the kernel tells the program."""
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def close(self) -> None:
         if self.pid:

@@ -155,6 +155,13 @@ def test_a_reader_that_goes_ends_it_quietly(folders, tmp_path, as_program):
     assert "Traceback" not in (err := said.read()) and "Exception" not in err
 
 
+def test_without_a_place_for_transcripts_the_talk_goes_on(chat, folders, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    code, out, err = chat(folders["chat"], "--max-tokens", 5, stdin="hi\n")
+    assert code == 0 and out.strip() and "no transcript is kept" in err
+
+
 def test_settings():
     assert ChatConfig(tools=("python, python",)).tool_names() == ("python",)
     with pytest.raises(UsageError):

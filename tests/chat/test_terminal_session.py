@@ -24,6 +24,7 @@ def test_a_session(terminal, folders, tmp_path):
     chat.wait("30 tokens, ")
     chat.type("one\x1b\rtwo\r")  # Alt-Enter: a message of two lines
     chat.wait("30 tokens, ")
+    chat.resize(20, 30)
     chat.type("/undo\r")
     chat.wait("taken back: one two")
     chat.type("/retry\r")
@@ -117,3 +118,40 @@ def test_end_of_a_pipe_talks_through_the_terminal(terminal, folders):
     chat.type("/quit\r")
     chat.wait("goes on")
     assert chat.end() == 0
+
+
+def test_ctrl_z_and_back(terminal, folders):
+    chat = terminal("chat", folders["chat"], "--max-tokens", 9, job=True)
+    chat.type("\x1a")
+    chat.wait("in the background")
+    chat.type("hello\r")
+    chat.wait("9 tokens")
+    chat.type("/max_tokens 15000\r")
+    chat.type("more\r")
+    chat.wait("more\n")
+    chat.wait("\n", 20)
+    chat.send("\x1a")  # in the middle of an answer
+    chat.wait("in the background")
+    chat.send("\x03")
+    chat.wait("stopped]")
+    chat.type("\x04")
+    assert chat.end() == 0
+
+
+def test_a_terminal_without_line_editing(terminal, folders, tmp_path):
+    chat = terminal("chat", folders["chat"], "--max-tokens", 9, TERM="dumb")
+    chat.wait("Ctrl-D leaves\n> ")
+    chat.send("hello\n")
+    chat.wait("9 tokens")
+    chat.wait("> ")
+    chat.send('"""two\n')
+    chat.wait("  ")
+    chat.send('lines"""\n')
+    chat.wait("9 tokens")
+    chat.wait("> ")
+    chat.send("\x03")
+    chat.wait("Ctrl-C again")
+    chat.send("\x03")
+    assert chat.end() == 0
+    [kept] = (tmp_path / "state/llmctl/chat").glob("*.jsonl")
+    assert json.loads(kept.read_text())["messages"][2]["content"] == "two\nlines"

@@ -110,13 +110,13 @@ def run(config: ChatConfig, inputs: list[Artifact], draft: None = None) -> None:
     reader = None
     talk = sys.stdout if sys.stdout.isatty() and not sys.stderr.isatty() else sys.stderr
     talk = sys.stderr if questions else talk
+    kept = _state_folder(config) if not questions or config.resume else None
     if not questions:  # a missing terminal is found before a model is loaded
-        from llmctl.chat.store import History, state_folder
+        from llmctl.chat.store import History
         from llmctl.chat.terminal import open_reader
 
-        history = History(state_folder() / "history" if config.keep else None)
-        reader = open_reader(history, talk)
-    chat = _open(config, artifact, talk, once=bool(questions))
+        reader = open_reader(History(kept / "history" if kept and config.keep else None), talk)
+    chat = _open(config, artifact, talk, kept, once=bool(questions))
     try:
         if reader is None:
             _answer(chat, questions)
@@ -146,14 +146,29 @@ def _questions(config: ChatConfig) -> list[str]:
     return found
 
 
-def _open(config: ChatConfig, artifact: Artifact, talk: TextIO, *, once: bool) -> Chat:
+def _state_folder(config: ChatConfig) -> Path | None:
+    """Where transcripts lie; None, with a warning, where there can be none."""
+    from llmctl.chat.store import state_folder
+    from llmctl.core import console
+
+    try:
+        return state_folder()
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+        if config.keep or config.resume:
+            console.warn(f"no transcript is kept: {error}; set XDG_STATE_HOME to a folder of yours")
+        return None
+
+
+def _open(
+    config: ChatConfig, artifact: Artifact, talk: TextIO, kept: Path | None, *, once: bool
+) -> Chat:
     from llmctl.chat.session import Chat
     from llmctl.chat.show import Show
     from llmctl.core import console
     from llmctl.infer.opening import open_engine
     from llmctl.infer.printer import stdout
 
-    transcript, conversation = _conversation(config, artifact, once=once)
+    transcript, conversation = _conversation(config, artifact, kept, once=once)
     engine = open_engine(
         artifact.path, dtype=config.dtype, device=config.device, workers=config.workers
     )
@@ -205,24 +220,24 @@ def _tools(config: ChatConfig, voice: Voice) -> Tools:
 
 
 def _conversation(
-    config: ChatConfig, artifact: Artifact, *, once: bool
+    config: ChatConfig, artifact: Artifact, kept: Path | None, *, once: bool
 ) -> tuple[Transcript | None, Conversation]:
     """Where to begin, and the file it is kept in (a single answer is not kept)."""
     from llmctl.chat.conversation import Conversation
     from llmctl.chat.keeping import load_conversation
-    from llmctl.chat.store import Transcript, latest, state_folder
+    from llmctl.chat.store import Transcript, latest
 
     path = Path(config.load) if config.load else None
     if config.resume:
-        path = latest(state_folder(), artifact.id)
+        path = latest(kept, artifact.id) if kept else None
         if path is None:
             raise NoInput(f"no conversation with {artifact.path} was kept; start one without it")
     conversation = load_conversation(path)[0] if path else Conversation()
     conversation.system = config.system or conversation.system
-    if once or not config.keep:
+    if once or not config.keep or kept is None:
         return None, conversation
     resumed = path if config.resume else None
-    return Transcript(state_folder(), str(artifact.path), resumed), conversation
+    return Transcript(kept, str(artifact.path), resumed), conversation
 
 
 def _greet(chat: Chat, artifact: Artifact) -> None:
