@@ -11,11 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from llmctl import pipeline
 from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
 from llmctl.model import hf
+from llmctl.model.reward import RewardModel, save_reward_model
 from llmctl.reward.judges import finite
 from llmctl.train import rl
 from llmctl.train.metrics import read_metrics
 from llmctl.train.rl_batches import RlBatches
-from train.rl_tiny import problems, write_policy, write_problems
+from train.rl_tiny import problems, tiny_format, tiny_policy, write_policy, write_problems
 
 FAST = dict(max_tokens=6, workers=1, lr=3e-3, warmup=0.0, dtype="fp32")
 
@@ -160,6 +161,9 @@ def test_what_does_not_fit_is_refused(place, tmp_path):
         train(place, tmp_path / "c", data="")
     with pytest.raises(NoInput, match="no problem has difficulty 9"):
         train(place, tmp_path / "d", difficulty=("9",))
+    few = write_rankings(tmp_path / "few.jsonl", 4)
+    with pytest.raises(NoInput, match="gold=math needs held-out"):
+        train(place, tmp_path / "f", data=str(few), reward=str(place / "sft"), gold="math")
     base = write_policy(tmp_path / "base")
     (base / "tokenizer_config.json").write_text("{}")
     with pytest.raises(Mismatch, match="run `llmctl sft`"):
@@ -172,3 +176,55 @@ def test_prompts_without_answers_need_a_reward_model(place, tmp_path):
     path.write_text(json.dumps({"messages": chat}) + "\n")
     with pytest.raises((Mismatch, NoInput)):
         train(place, tmp_path / "out", data=str(path), reward="math")
+
+
+def write_judge(folder, seed=3):
+    """A reward model with random opinions, and rankings whose prompts can be asked."""
+    trunk = tiny_policy(seed, steps=0)
+    judge = RewardModel(trunk)
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(judge.score.weight)
+    save_reward_model(judge.state_dict(), judge.config, folder, tiny_format().tokenizer, pad_id=0)
+    return folder
+
+
+def write_rankings(path, n=80):
+    rows = [
+        {"prompt": f"{i}+{i}", "responses": [f"{i}", "12"], "ranks": [1, 2]} for i in range(1, n)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_against_a_reward_model_on_the_prompts_of_rankings(place, tmp_path):
+    judge, gold = write_judge(tmp_path / "rm"), write_judge(tmp_path / "gold", 4)
+    data = write_rankings(tmp_path / "rankings.jsonl")
+    settings = dict(data=str(data), reward=str(judge), gold=str(gold), steps=6, eval_steps=3)
+    artifact = train(place, tmp_path / "out", **settings, kl_budget=50.0)
+    rows = read_metrics(tmp_path / "out/metrics.jsonl")
+    assert all("kl_answer" in r and "pass_1" not in r for r in rows)
+    assert {"eval_gold", "eval_reward", "guard_proxy_z"} <= set(rows[-1])
+    assert artifact.stats["start_gold"] != artifact.stats["start_reward"]
+    assert not list((tmp_path / "out/state").glob("reward-*"))  # the copy was for the run only
+
+
+def test_a_reward_model_is_copied_at_the_start(place, tmp_path, monkeypatch):
+    """What happens to the folder afterwards does not change the run."""
+    judge = write_judge(tmp_path / "rm")
+    data = write_rankings(tmp_path / "rankings.jsonl")
+    settings = dict(data=str(data), reward=str(judge), steps=3)
+    train(place, tmp_path / "whole", **settings)
+    take = RlBatches.take
+
+    def meddling(self, step, micro_batch):
+        (judge / "model.safetensors").unlink(missing_ok=True)
+        return take(self, step, micro_batch)
+
+    monkeypatch.setattr(RlBatches, "take", meddling)
+    train(place, tmp_path / "out", **settings)
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+def test_a_language_model_is_no_reward(place, tmp_path):
+    with pytest.raises(Mismatch, match="no reward model"):
+        train(place, tmp_path / "out", reward=str(place / "sft"))

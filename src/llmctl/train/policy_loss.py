@@ -51,7 +51,11 @@ class Objective:
         return 1.0 / max(1, n_tokens) if self.loss == "grpo" else 1.0
 
     def count(self, sizes: Sequence[int]) -> float:
-        """What the loss sum is divided by, from the counted tokens of each answer."""
+        """What the loss sum is divided by, from the counted tokens of each answer.
+
+        Answers of dead groups are in no loss and in no count: a step's size does not shrink with
+        their number (DAPO fills their places, the others divide by them too).
+        """
         if self.loss == "dapo":
             return float(sum(sizes))
         return float(len(sizes) * (self.max_tokens if self.loss == "dr-grpo" else 1))

@@ -8,7 +8,6 @@ first micro-batch of each step: enough to watch the KL by, at a small share of i
 from __future__ import annotations
 
 import contextlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from llmctl.infer.toolbox import ToolBox
 from llmctl.infer.tools import open_tools
 from llmctl.model import hf
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
-from llmctl.tokenizer.bpe import Tokenizer
-from llmctl.tokenizer.chat import ChatFormat, chat_format
 from llmctl.train import rl_data
 from llmctl.train.loop import Hook, Loop
 from llmctl.train.metrics import read_metrics
@@ -47,7 +44,7 @@ class Reinforcement:
     def __init__(self, config: Any, source: Artifact, draft: Draft, world: World) -> None:
         """config: an RlConfig. Everything is opened and checked here, before any step."""
         self.config, self.source, self.draft, self.world = config, source, draft, world
-        self.format = open_format(source.path)
+        self.format = rl_data.open_format(source.path)
         self.shape = hf.load_config(source.path)
         self.shared = world.device.type == "cpu"
         self._open_problems()
@@ -82,10 +79,14 @@ class Reinforcement:
         self.held_out = HeldOut(*rl_data.encode_prompts(test, self.format, room=room))
         if not self.problems:
             raise NoInput(f"{path}: no problem of the train split that fits; give others")
-        if not prompts_only and not all(p.answer for p in self.problems):
+        if config.gold and not self.held_out.problems:
+            raise NoInput(f"{path}: gold={config.gold} needs held-out prompts; give more of them")
+        wants_answers = [f"reward={config.reward}"] * (not prompts_only)
+        wants_answers += [f"gold={config.gold}"] * bool(config.gold and not is_model(config.gold))
+        if wants_answers and not all(p.answer for p in [*self.problems, *self.held_out.problems]):
             raise Mismatch(
-                f"{path}: holds prompts without answers, so reward={config.reward} has nothing to "
-                "check; name a reward model with --reward, or problems with --data"
+                f"{path}: holds prompts without answers, so {wants_answers[0]} has nothing to "
+                "check; name a reward model instead, or problems with --data"
             )
         console.info(
             f"data {path}: {len(self.problems):,} problems to train on, "
@@ -97,22 +98,8 @@ class Reinforcement:
             weight = self.config.format_weight if name == "reward" else 0.0
             every = [*self.problems, *self.held_out.problems]
             return VerifierJudge(reward, every, format_weight=weight)
-        return ModelJudge(self._own_copy(Path(reward), name), name=reward, device=self.world.device)
-
-    def _own_copy(self, folder: Path, name: str) -> Path:
-        """A reward model as it is now: one that is trained on meanwhile must not change the run."""
-        source = Artifact(folder, "foreign").id
-        copy = self.draft.path / "state" / f"{name}-{source[:16]}"
-        if self.world.is_main and self.draft.remember(name, source) != source:
-            raise Mismatch(f"{folder}: not the reward model this run began with; --force")
-        if self.world.is_main and not copy.is_dir():
-            new = copy.with_name(f"{copy.name}.new")
-            shutil.rmtree(new, ignore_errors=True)
-            skip = shutil.ignore_patterns("state", ".lock", "run.json")
-            shutil.copytree(folder, new, ignore=skip)
-            new.rename(copy)
-        self.world.wait()
-        return copy
+        copy = rl_data.own_copy(Path(reward), name, self.draft, self.world)
+        return ModelJudge(copy, name=reward, device=self.world.device)
 
     def _tuning(self) -> Tuning:
         config = self.config
@@ -148,7 +135,8 @@ class Reinforcement:
                 batches.look_back = lambda step: guard(step, back=True)
             loop = self.tuning.build(self.model, batches, self._loss(sampler), hooks, COLUMNS)
             if evaluation:
-                evaluation.warn_if_weak(evaluation(0))
+                batches.evaluated = True
+                batches.watch.start(evaluation(0).get("eval_pass_1"))
             with contextlib.suppress(Finished):
                 loop.run()
             if evaluation and loop.state.step not in evaluation.rows:
@@ -291,19 +279,6 @@ class Reinforcement:
             "reward_by": self.config.reward,
             **stats_of(loop, rows, evals, stopped, step),
         }
-
-
-def open_format(folder: Path) -> ChatFormat:
-    """The chat format of a policy. Mismatch (78) for a base model, which answers nobody."""
-    if not (folder / "tokenizer.json").is_file():
-        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
-    found = chat_format(Tokenizer.load(folder))
-    if found is None:
-        raise Mismatch(
-            f"{folder}: a base model, whose tokenizer has no chat format; run `llmctl sft` on it "
-            "first"
-        )
-    return found
 
 
 def drawable(sampler: Sampler, temperature: float) -> Drawable:

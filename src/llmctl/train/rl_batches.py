@@ -119,6 +119,7 @@ class RlBatches:
         self.grading, self.drawing, self.objective = grading, drawing, objective
         self.world, self.folder, self.seq_len, self.shared = world, folder, seq_len, shared
         self.held: Held | None = None
+        self.evaluated = False  # on held-out problems, before the first step
         self.look_back: Callable[[int], None] | None = None  # what earlier steps say of the end
         self._learning = time.perf_counter()
         self._micro = 1
@@ -178,6 +179,8 @@ class RlBatches:
             row["rollout_tokens_per_s"] = round(sums["tokens"] / max(held.seconds, 1e-9), 1)
             row |= {"rounds": held.rounds} if held.rounds > 1 else {}
             self.watch.dead(row["dead"])
+            if step == 0 and not self.evaluated:
+                self.watch.start(row.get("pass_1"))
         if self.drawing.updates > 1 and first:
             self._save(held)
         self.watch.kl(step + 1, row.get("kl_answer"))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmctl.artifacts.lineage import find_upstream
-from llmctl.artifacts.store import Artifact
+from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
-from llmctl.core.errors import BadInput, NoInput
+from llmctl.core.distributed import World
+from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.data.problems import FILE, HELD_OUT, Message, Problem, read_problems
-from llmctl.tokenizer.chat import ChatFormat, check_messages
+from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.chat import ChatFormat, chat_format, check_messages
 
 ANSWERED = ({"answer"}, {"test_list"})  # keys of rows that say what is right
 RANKED = ({"chosen"}, {"responses"}, {"ranks"}, {"outputs"}, {"ranked"}, {"response 1"})
@@ -142,3 +145,35 @@ def encode_prompts(
     if dropped := len(problems) - len(kept):
         console.warn(f"{dropped:,} prompts of more than {room:,} tokens dropped")
     return kept, ids
+
+
+def open_format(folder: Path) -> ChatFormat:
+    """The chat format of a policy. Mismatch (78) for a base model, which answers nobody."""
+    if not (folder / "tokenizer.json").is_file():
+        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
+    found = chat_format(Tokenizer.load(folder))
+    if found is None:
+        raise Mismatch(
+            f"{folder}: a base model, whose tokenizer has no chat format; run `llmctl sft` on it "
+            "first"
+        )
+    return found
+
+
+def own_copy(folder: Path, name: str, draft: Draft, world: World) -> Path:
+    """A reward model as it is now, inside the run: one that changes meanwhile, perhaps because it
+    is trained on, must not change the run. Mismatch (78) when a resumed run finds another."""
+    source = Artifact(folder, "foreign").id
+    copy = draft.path / "state" / f"{name}-{source[:16]}"
+    if world.is_main:
+        if draft.remember(name, source) != source:
+            raise Mismatch(f"{folder}: not the model this run began with; start anew with --force")
+        if not copy.is_dir():
+            new = copy.with_name(f"{copy.name}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.copytree(
+                folder, new, ignore=shutil.ignore_patterns("state", ".lock", "run.json")
+            )
+            new.rename(copy)
+    world.wait()
+    return copy

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.files import atomic_write
 from llmctl.data.problems import Problem
@@ -48,6 +47,7 @@ class Evaluation:
     meter: Meter
     max_tokens: int
     keep_best: Callable[[int], None] | None = None  # saves the weights of a step
+    shown: int = 1  # answers shown each time
     verdict: Verdict | None = None
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # step -> what was measured
 
@@ -66,6 +66,10 @@ class Evaluation:
         if self.gold is not None:
             self._look(step, row)
         self.meter.say(f"step {step:,}: held-out {self._said(row, len(proxy))}")
+        for (problem, reply), score in list(zip(answers, proxy))[: self.shown]:
+            said = " ".join(reply.split())
+            asked = " ".join(problem.question.split())
+            self.meter.say(f"  {asked[-80:]} → {said[-120:]} (reward {score})")
         return row
 
     def _shared(self, mine: range, values: Sequence[float | None]) -> list[float | None]:
@@ -143,15 +147,6 @@ class Evaluation:
                     row |= {"text": said[i].text, "tokens": said[i].n_sampled}
                     row |= {"finish": said[i].finish}
                 handle.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-
-    def warn_if_weak(self, row: dict[str, Any], least: float = 0.1) -> None:
-        """Say so when the model starts too low to learn from."""
-        if row.get("eval_pass_1", 1.0) < least:
-            console.warn(
-                f"pass@1 is {row['eval_pass_1']:.1%} at the start: with so few right answers small "
-                "models learn little or collapse; take easier problems (--set difficulty=1), or "
-                "more sft first"
-            )
 
 
 def _finite(value: float) -> float:

@@ -13,6 +13,7 @@ from llmctl.train.metrics import read_metrics
 
 DEAD_WARN = 20  # steps in a row without any live group
 KL_WINDOW = 5  # steps over which the KL that is held against the budget is averaged
+WEAK = 0.1  # pass@1 below which a small model finds too little to learn from
 DRIFT_WARN = 1.0  # nats: sampler and trainer disagree by a factor of e
 
 
@@ -52,6 +53,15 @@ class Watch:
                 "kl-budget",
                 f"KL budget spent at step {step:,}: {spent:.2f} nats an answer from the start "
                 f"model, {self.kl_budget:g} allowed",
+            )
+
+    def start(self, pass_1: float | None) -> None:
+        """The share of right answers before anything is learned; None: there is no right."""
+        if pass_1 is not None and pass_1 < WEAK:
+            console.warn(
+                f"pass@1 is {pass_1:.1%} at the start: with so few right answers small models "
+                "learn little or collapse; take easier problems (--set difficulty=1), or more sft "
+                "first"
             )
 
     def dead(self, share: float) -> None:
