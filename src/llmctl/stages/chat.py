@@ -280,5 +280,5 @@ STAGE = Stage(
     run=run,
     reads=("model", "foreign"),
     writes=None,
-    upstream="pretrain",
+    upstream="sft",
 )
