@@ -1,7 +1,10 @@
 """`llmctl rl` as a whole: it learns, resumes to the same bits, refuses, and stops in time."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -228,3 +231,19 @@ def test_a_reward_model_is_copied_at_the_start(place, tmp_path, monkeypatch):
 def test_a_language_model_is_no_reward(place, tmp_path):
     with pytest.raises(Mismatch, match="no reward model"):
         train(place, tmp_path / "out", reward=str(place / "sft"))
+
+
+def test_kill_9_and_the_same_command_again(place, tmp_path):
+    """The process itself, killed as soon as some steps are on record."""
+    settings = FAST | dict(data=place / "problems.jsonl", steps=12, save_steps=4, eval_steps=6)
+    words = [f"--set={k}={v}" for k, v in settings.items()]
+    out = tmp_path / "torn"
+    command = [sys.executable, "-m", "llmctl", "rl", str(place / "sft"), "-o", str(out), *words]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while child.poll() is None and len(read_metrics(out / "metrics.jsonl")) < 6:
+        time.sleep(0.005)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL, "it ended before it was killed"
+    train(place, out, steps=12, save_steps=4, eval_steps=6)
+    train(place, tmp_path / "whole", steps=12, save_steps=4, eval_steps=6)
+    assert weights(out) == weights(tmp_path / "whole")
