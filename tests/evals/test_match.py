@@ -2,10 +2,10 @@
 
 import pytest
 
+from llmctl.evals.probe import REFUSALS
 from llmctl.evals.tasks.grade import Grader
 from llmctl.evals.tasks.kinds import Open
 from llmctl.evals.tasks.match import contains, exact, first_sentence, is_refusal, is_right
-from llmctl.synth.chat import UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_aliases_stand_as_whole_words(reply, right, alone):
 @pytest.mark.parametrize(
     "reply",
     [
-        *UNKNOWN,
+        *REFUSALS,
         "I don’t know.",
         "i dont know",
         "I cannot say.",
@@ -64,5 +64,7 @@ def test_grades_by_verifier():
     said = grader.grade(name, "I don't know.")
     assert (said.right, said.refused) == (0, True)
     assert grader.grade(name, "ann lee").exact
+    stranger = Open("a:4", "who?", ("I don't know.",))
+    assert [grader.grade(stranger, s).right for s in ("I am not sure.", "Ann")] == [1, 0]
     with pytest.raises(Exception, match="no verifier 'maths'; did you mean 'math'"):
         grader.check([Open("a:3", "?", ("2",), "maths")], "a")

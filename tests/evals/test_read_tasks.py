@@ -109,8 +109,8 @@ def test_quizzes_hold_two_tasks_and_a_split(tmp_path):
     path = tmp_path / "quizzes.parquet"
     pq.write_table(pa.Table.from_pylist([row, choice, choice | {"split": "train"}]), path)
     asked, chosen = read_tasks(path, split="test")
-    assert (asked.name, asked.kind, len(asked.items)) == ("quizzes (open)", "open", 1)
-    assert (chosen.kind, len(chosen.items), chosen.chance) == ("choice", 1, 0.5)
+    assert (asked.name, asked.kind, len(asked.items)) == ("quizzes: fact", "open", 1)
+    assert (chosen.name, len(chosen.items), chosen.chance) == ("quizzes: choice", 1, 0.5)
     assert asked.items[0].meta == {"fact_id": "e1", "exposure": 3, "topic": "fact"}
     assert len(read_tasks(path)[1].items) == 2
     path.write_bytes(path.read_bytes()[:-9])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llmctl.core.errors import BadInput, UsageError
-from llmctl.pipeline import run
+from llmctl.pipeline import Request, dry_run, run
 
 CHOICES = [
     {"query": "the river runs", "choices": ["past a mill", "into", "Bath"], "gold": i % 3}
@@ -108,8 +108,8 @@ def test_what_is_refused(models, tasks):
     ]
 
 
-def test_dry_run_counts_answers(llmctl, models, tasks):
-    words = ("eval", models[0], "--tasks", tasks / "choices.jsonl", "--limit", "3", "--dry-run")
-    done = llmctl(*words)
-    assert done.returncode == 0 and done.stdout == ""
-    assert done.stderr.rstrip().endswith("9")  # 3 items, 3 choices each
+def test_dry_run_counts_answers(models, tasks, capsys):
+    settings = {"tasks": (str(tasks / "choices.jsonl"),), "limit": 3}
+    dry_run(Request(stage="eval", inputs=[str(models[0])], overrides=settings))
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.rstrip().endswith("9")  # 3 items, 3 choices each

@@ -112,15 +112,16 @@ def _likely(
         else:
             shown = texts(item, before, task.delimiter)
             pairs = encode_pairs(subject.engine.tokenizer, subject.start, shown)
-        written.append(shown)
         try:
-            groups.append([cut_to(c, k, subject.engine.config.max_seq_len) for c, k in pairs])
-            usable.append(item)
+            group = [cut_to(c, k, subject.engine.config.max_seq_len) for c, k in pairs]
         except ValueError as error:
             result.rows.append({"where": item.where, "skipped": str(error)})
             reason = f"not asked: {error}"
             result.counts[reason] = result.counts.get(reason, 0) + 1
-            written.pop()
+            continue
+        written.append(shown)
+        groups.append(group)
+        usable.append(item)
     scores = score(subject.engine.runner, groups, advance)
     rows = [
         _likely_row(item, shown, found, pairs)

@@ -41,6 +41,8 @@ class Grader:
         """How a reply does."""
         refused = match.is_refusal(reply)
         exact = match.exact(reply, item.answers)
+        if item.verifier == MATCH and match.is_refusal(item.answers[0]):
+            return Grade(float(refused), exact, refused)  # right is to say that one does not know
         if item.verifier == MATCH:
             return Grade(float(match.is_right(reply, item.answers)), exact, refused)
         meta = {**item.meta, "aliases": list(item.answers[1:])}

@@ -60,7 +60,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def read_tasks(path: Path, *, split: str = "", max_bad: float = 0.05) -> list[Task]:
-    """The tasks of a file: one, or one of each kind that its rows are of.
+    """The tasks of a file: one, or one of each kind and topic that its rows are of.
 
     split: where rows name a split, only those of this one ("" for all). BadInput (65) when the
     format is unknown, when more than `max_bad` of the rows cannot be used, or none is left.
@@ -77,11 +77,12 @@ def read_tasks(path: Path, *, split: str = "", max_bad: float = 0.05) -> list[Ta
     if split:
         rows = [(w, r) for w, r in rows if r.get("split") in (None, "", split)]
     reader = _reader(path, rows)
-    items: dict[Kind, list[Item]] = {}
+    items: dict[tuple[Kind, str], list[Item]] = {}
     for where, row in rows:
         try:
             kind, item = reader(where, row)
-            items.setdefault(kind, []).append(item)
+            topic = str(item.meta.get("topic", "")) if isinstance(item, Open) else ""
+            items.setdefault((kind, topic), []).append(item)
         except Unusable as error:
             skip(where, str(error))
     n_bad = sum(count for count, _ in skipped.values())
@@ -92,20 +93,19 @@ def read_tasks(path: Path, *, split: str = "", max_bad: float = 0.05) -> list[Ta
         raise BadInput(
             f"{path}: {n_bad:,} rows cannot be used ({reasons}); mend them or raise max_bad"
         )
-    return [_task(path, kind, found, items, skipped) for kind, found in items.items()]
+    return [
+        _task(path, kind, f"{path.stem}: {topic or kind}" if len(items) > 1 else "", found, skipped)
+        for (kind, topic), found in items.items()
+    ]
 
 
 def _task(
-    path: Path,
-    kind: Kind,
-    found: list[Item],
-    items: Mapping[Kind, list[Item]],
-    skipped: Mapping[str, tuple[int, str]],
+    path: Path, kind: Kind, name: str, found: list[Item], skipped: Mapping[str, tuple[int, str]]
 ) -> Task:
     stem = path.stem
     sizes = [len(i.contexts) * len(i.continuations) for i in found if isinstance(i, Choice)]
     return Task(
-        name=stem if len(items) == 1 else f"{stem} ({kind})",
+        name=name or stem,
         kind=kind,
         path=path,
         items=tuple(found),
