@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from llmctl.artifacts.lineage import find_upstream
+from llmctl.artifacts.manifest import RUN
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
@@ -66,6 +67,7 @@ class RmTraining:
             return tokenizer.id_of(word) if isinstance(word, str) else None
 
         ending = {int(r[-1]) for e in self.entries for r in e.encoded.responses}
+        ending.add(self.begin.format.end_id)  # for readers that stop at the end of the turn
         order = [named("pad_token"), tokenizer.eot_id, named("bos_token"), named("unk_token")]
         pad = pad_id_for([*order, *sorted(tokenizer.special_ids)], ending)
         word = tokenizer.token_bytes[pad].decode()
@@ -105,7 +107,8 @@ class RmTraining:
         if not self.world.share(kept.is_file()):
             console.info(f"{parted.how}: {len(parted.train):,} rankings to train on")
             folder.mkdir(parents=True, exist_ok=True)
-            draft = dataclasses.replace(self.draft, path=folder, run=dict(self.draft.run))
+            begun = read_json(folder / RUN) if (folder / RUN).is_file() else {"decided": {}}
+            draft = dataclasses.replace(self.draft, path=folder, run={**self.draft.run, **begun})
             run = _Run(self, parted, draft)
             run.train()
             scores = run.scores(parted.held_out)
