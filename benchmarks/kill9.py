@@ -30,6 +30,11 @@ CHAIN: dict[str, tuple[str | None, list[str]]] = {
         "--depth 1 --steps 60 --save-steps 10 --eval-steps 30 --seq-len 64 --batch-tokens 1024 "
         "--dtype fp32 --compile off".split(),
     ),
+    "sft": (
+        "pretrain",
+        "--seq-len 256 --batch-tokens 1024 --steps 40 --save-steps 5 --eval-steps 20 "
+        "--sample-tokens 8 --dtype fp32".split(),
+    ),
     "rm": (
         "pretrain",
         "--batch 4 --steps 40 --save-steps 5 --eval-steps 20 --dtype fp32".split(),

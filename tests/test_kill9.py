@@ -23,7 +23,7 @@ def chain(kill9, tmp_path_factory):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("stage", ["synth", "crawl-filter", "tokenize", "pretrain", "rm"])
+@pytest.mark.parametrize("stage", ["synth", "crawl-filter", "tokenize", "pretrain", "sft", "rm"])
 def test_killed_and_rerun_gives_the_same_bytes(kill9, chain, stage):
     root, seconds = chain
     assert kill9.trial(root, stage, 0.6 * seconds[stage], "once") == ""

@@ -156,15 +156,8 @@ def _fitting(
 def render_all(rows: Sequence[Conversation], format: ChatFormat) -> Iterator[Rendered | str]:
     """Each conversation rendered, or why the format has no place for it."""
     for at in range(0, len(rows), RENDERED_AT_ONCE):
-        part = [row.messages for row in rows[at : at + RENDERED_AT_ONCE]]
-        try:
-            yield from format.render_many(part)
-        except BadInput:
-            for messages in part:
-                try:
-                    yield format.render(messages)
-                except BadInput as error:
-                    yield str(error)
+        part = rows[at : at + RENDERED_AT_ONCE]
+        yield from format.try_many([row.messages for row in part])
 
 
 def _check_dropped(source: Source, n_rows: int, seq_len: int, max_bad: float) -> None:
