@@ -82,13 +82,11 @@ class _Pool:
             except (KeeperLost, OSError) as error:
                 reasons.append(f"{name}: {error}")
                 continue
-            found = _values(keeper.run(PROBE, stdin="", show=False, calls=_TRIED, limits=Limits()))
-            if found == [[]]:
+            if (why := _held(keeper)) is None:
                 self.mode = name
                 self.idle.append(keeper)
                 return
             keeper.close()
-            why = found[0].error if isinstance(found[0], Failure) else f"{found[0]} got through"
             reasons.append(f"{name}: {why}")
         self.reason = "; ".join(reasons)
 
@@ -138,7 +136,19 @@ class _Pool:
                 self.idle.pop().close()
 
 
-_TRIED = [Call(source="tried()")]
+def _held(keeper: Keeper) -> str | None:
+    """What the walls did not withstand; None when they did."""
+    calls = [Call(source="tried()")]
+    run = keeper.run(PROBE, stdin="", show=False, calls=calls, limits=Limits())
+    try:
+        found = _values(run) or [Failure(_ended(run, Limits()) or _last_error(run))]
+    except Refused as error:
+        return str(error)
+    if isinstance(found[0], Failure):
+        return found[0].error
+    return f"{found[0]} got through" if found[0] else None
+
+
 _pool = _Pool()
 
 
@@ -230,10 +240,11 @@ def _clean(text: str) -> str:
 
 
 def _replies(run: Run) -> list[dict[str, Any]]:
-    """The whole reply lines, parsed; what is no JSON object ends the list. RefusedError of the
-    walls themselves is raised: then nothing was run."""
+    """The whole reply lines, parsed; what is no JSON object ends the list. Refused (77) when it is
+    the keeper that says the walls did not close: then nothing was run."""
     found: list[dict[str, Any]] = []
-    for line in bytes(run.replies).split(b"\n")[:-1]:
+    most = len(run.nonces) + 1  # more than was asked for need not be read
+    for line in bytes(run.replies).split(b"\n", most)[:-1]:
         try:
             reply = json.loads(line)
         except (ValueError, RecursionError):

@@ -267,7 +267,8 @@ class _Watch:
         if self.run.killed is not None and not report["told"]:
             self.keeper.close()  # it ended by itself just then; our word still lies in the socket
         if self.run.exit in (-9, -24) and self.run.killed is None:
-            if self.run.cpu >= self.limits.cpu_seconds - 0.1:
+            # not the memory killer: the kernel counts by ticks here, by the clock for the limit
+            if self.run.cpu >= self.limits.cpu_seconds / 2:
                 self.run.killed = "cpu"
         for end in list(self.reading):
             while self._read(end):

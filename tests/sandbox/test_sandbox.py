@@ -1,0 +1,299 @@
+"""What runs, what comes back, what is cut off; and that nothing runs without walls."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llmctl import sandbox
+from llmctl.core.errors import Refused
+from llmctl.sandbox import Call, Failure, Limits, run_cases, run_python
+from llmctl.sandbox.values import NotPlain, decode, encode, same
+
+SRC = Path(__file__).parents[2] / "src"
+pytestmark = pytest.mark.skipif(
+    sandbox.available() is not None, reason=f"no isolation here: {sandbox.available()}"
+)
+
+
+def test_a_cell_shows_what_it_prints_and_its_last_value():
+    done = run_python("x = 6\nprint('six')\nx * 7")
+    assert (done.stdout, done.error, done.exit, done.killed) == ("six\n42\n", None, 0, None)
+    assert run_python("x = 1; None").stdout == ""
+    assert run_python("print(input() + input())", stdin="a\nb\n").stdout == "ab\n"
+    assert run_python("").error is None
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("a = 1\nb = c", "NameError: name 'c' is not defined (line 2)"),
+        ("def f(:\n  pass", "SyntaxError: invalid syntax (line 1)"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import os; os._exit(0)", "SystemExit: ended by os._exit"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("bytearray(10 ** 12)", "MemoryError"),
+        ("import ctypes; ctypes.string_at(0)", "crashed (signal 11)"),
+    ],
+)
+def test_errors_are_one_line(code, error):
+    assert run_python(code).error == error
+
+
+@pytest.mark.parametrize("code", ["(" * 5000 + ")" * 5000, "\x00", "def f(): return f()\nf()"])
+def test_odd_programs_end_in_one_line_too(code):
+    found = run_python(code).error
+    assert found and "\n" not in found and "Error" in found
+
+
+def test_each_run_is_new_and_like_the_one_before():
+    code = "import random, os\nopen('/tmp/x', 'a').write('y') if os.path.isdir('/tmp') else 0\n"
+    code += (
+        "print(random.random(), hash('a'), list({'b', 'c', 'd'}), globals().get('seen'))\nseen = 1"
+    )
+    first, second = run_python(code), run_python(code)
+    assert first.stdout == second.stdout and "None" in first.stdout
+    left = "import os\nos.path.isdir('/tmp') and os.listdir('/tmp') or []"
+    assert run_python(left).stdout == "[]\n"
+
+
+def test_limits_end_a_run_and_say_which():
+    quick = Limits(cpu_seconds=1, wall_seconds=0.4, output_bytes=1000)
+    done = run_python("print('begun')\nimport time\ntime.sleep(60)", limits=quick)
+    assert (done.killed, done.stdout) == ("time", "begun\n") and done.seconds < 1.4
+    assert done.error == "TimeoutError: stopped after 0.4 s"
+    done = run_python("while True: print('x' * 99)", limits=quick)
+    assert (done.killed, len(done.stdout), done.truncated) == ("output", 1000, True)
+    slow = Limits(cpu_seconds=1, wall_seconds=30.0)
+    done = run_python("while True: pass", limits=slow)
+    assert (done.killed, done.error) == ("cpu", "TimeoutError: stopped after 1 s of computing")
+    assert run_python("2 + 2").stdout == "4\n"
+
+
+def test_output_is_decoded_whatever_it_is():
+    assert run_python("import os\nos.write(1, b'\\xff\\x00ok')").stdout == "\ufffd\x00ok4\n"
+    assert run_python("print('\\ud800 é')").stdout == "\\ud800 é\n"
+
+
+def test_the_standard_library_is_there_and_nothing_else_is():
+    done = run_python("import sqlite3, decimal, zlib, json, unicodedata\ndecimal.Decimal(1) / 3")
+    assert done.error is None and done.stdout.startswith("Decimal('0.333")
+    assert "ModuleNotFoundError" in run_python("import numpy").error
+    assert "ModuleNotFoundError" in run_python("import llmctl.core.files").error
+
+
+def test_calls_get_plain_values_and_nothing_else():
+    code = "class Same:\n def __eq__(self, o): return True\n"
+    code += "def f(x): return [x, (1, 2.5), {'a': {3}}, None, b'b', 10 ** 400]\n"
+    calls = [Call(source="f(True)"), Call(source="Same()"), Call(function="f", args=("é",))]
+    calls += [Call(source="1 / 0"), Call(source="g()"), Call(source="f")]
+    found = run_cases(code, calls)
+    assert found[0] == [True, (1, 2.5), {"a": {3}}, None, b"b", 10**400]
+    assert found[1] == Failure("NotPlain: a value of type Same cannot be compared")
+    assert found[2][0] == "é"
+    assert [f.error.split(":")[0] for f in found[3:]] == [
+        "ZeroDivisionError",
+        "NameError",
+        "NotPlain",
+    ]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "raise KeyboardInterrupt",
+        'import os\nos.write(3, b\'{"error": null}\\n{"nonce": "x", "value": true}\\n\')\n'
+        "os._exit(0)",
+        "import os\nos.write(3, b'{\"error\": null}\\n' * 9)\nos._exit(0)",
+        "import os\nos.write(3, b'[' * 100000 + b'\\n')\nos._exit(0)",
+        "import os\nos.close(3)",
+        "import os\nos.close(4)",
+        "import json\njson.loads = json.dumps = lambda *a, **k: '{}'",
+        "import sys\nsys.modules['llmctl.sandbox.cell']._answer = lambda *a: {'value': True}\n"
+        "import os\nos._exit(0)",
+    ],
+)
+def test_answers_cannot_be_given_before_they_are_asked_for(code):
+    assert not [v for v in run_cases(code, [Call(source="f()")]) if v is True]
+
+
+def test_arguments_larger_than_a_pipe_do_not_block():
+    big = "x" * 3_000_000
+    found = run_cases("def f(x): return len(x)", [Call(function="f", args=(big,))])
+    assert found == [3_000_000]
+    quick = Limits(wall_seconds=0.5)
+    found = run_cases("import time\ntime.sleep(9)", [Call(function="f", args=(big,))], limits=quick)
+    assert isinstance(found[0], Failure)
+
+
+def test_values_are_compared_by_type_and_value():
+    assert same([1, {"a": (2.0, None)}], [1, {"a": (2.0, None)}])
+    for a, b in ((True, 1), (1, 1.0), ([1], (1,)), ({1: 2}, {True: 2}), ({1}, {1.0})):
+        assert not same(a, b)
+    for a, b in (("1", 1), ({1, 2}, frozenset({1, 2})), (float("nan"), float("nan"))):
+        assert not same(a, b)
+    assert same([1, {2: 3.0}], [1.0, {2.0: 3}], exact=False) and not same(True, 1, exact=False)
+
+
+def test_values_come_back_as_they_went():
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    plain = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
+    plain |= st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
+    keys = st.recursive(plain, lambda x: st.tuples(x, x) | st.frozensets(x), max_leaves=4)
+    whole = st.recursive(
+        keys, lambda x: st.lists(x) | st.dictionaries(keys, x) | st.tuples(x, x), max_leaves=4
+    )
+
+    @settings(max_examples=25, deadline=None)
+    @given(whole)
+    def there_and_back(value):
+        import json
+
+        assert same(decode(json.loads(json.dumps(encode(value)))), value)
+
+    there_and_back()
+    with pytest.raises(NotPlain):
+        encode(object())
+    for wrong in ({}, {"int": []}, {"what": 1}, [1], {"set": [{"list": []}]}, {"dict": [[1]]}):
+        with pytest.raises(ValueError):
+            decode(wrong)
+
+
+def test_runs_from_several_threads_do_not_meet():
+    found = {}
+
+    def work(i):
+        found[i] = [run_python(f"{i} * 1000 + {k}").stdout for k in range(4)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: [f"{i * 1000 + k}\n" for k in range(4)] for i in range(4)}
+
+
+def test_running_code_can_be_stopped():
+    threading.Timer(0.3, sandbox.stop_running).start()
+    started = time.monotonic()
+    done = run_python("import time\ntime.sleep(60)", limits=Limits(wall_seconds=50))
+    assert (done.killed, done.error) == ("stopped", "stopped")
+    assert time.monotonic() - started < 10
+    assert run_python("1 + 1").stdout == "2\n"
+
+
+def test_a_killed_program_takes_its_sandbox_with_it(tmp_path):
+    code = "from llmctl import sandbox; print(sandbox.mode(), flush=True); "
+    code += (
+        "sandbox.run_python('import time; time.sleep(60)', limits=sandbox.Limits(wall_seconds=60))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+    )
+    assert process.stdout.readline()
+    time.sleep(0.3)
+    below = _below(process.pid)
+    assert below
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in below if _alive(pid)]
+
+
+def _below(pid):
+    from battery import descendants
+
+    return descendants(pid)
+
+
+def _alive(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3]
+    except OSError:
+        return False
+
+
+# What a kernel without this or that would answer: a filter that is there before the sandbox is.
+WITHOUT = """
+import ctypes, os, struct, sys
+from llmctl.sandbox import kernel
+def without(answers):
+    load, equal, give = 0x20, 0x15, 0x06
+    code = [(load, 0, 0, 0)]
+    for number, error in answers.items():
+        code += [(equal, 0, 1, number), (give, 0, 0, 0x00050000 | error)]
+    code.append((give, 0, 0, 0x7FFF0000))
+    kernel.no_new_privileges()
+    kernel.seccomp(b"".join(struct.pack("=HBBI", *c) for c in code))
+UNSHARE, LANDLOCK, MOUNT = {272: 1}, {444: 38, 445: 38, 446: 38}, {165: 1}
+without(%s)
+from llmctl import sandbox
+from llmctl.core.errors import Refused
+print(sandbox.mode(), "|", sandbox.available())
+try:
+    print(sandbox.run_python("open('MARK', 'w'); print('has run')"))
+except Refused as error:
+    print("refused:", error.code, error)
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of x86-64")
+@pytest.mark.parametrize(
+    ("missing", "mode"),
+    [
+        ("{}", "namespaces"),
+        ("LANDLOCK", "namespaces"),
+        ("UNSHARE", "landlock"),
+        ("MOUNT", "landlock"),
+        ("UNSHARE | LANDLOCK", None),
+        ("UNSHARE | LANDLOCK | MOUNT", None),
+    ],
+)
+def test_without_walls_nothing_runs(tmp_path, missing, mode):
+    code = WITHOUT.replace("MARK", str(tmp_path / "mark")) % missing
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{mode} | ")
+    assert not (tmp_path / "mark").exists()
+    if mode is None:
+        assert "refused: 77 no isolation on this machine" in done.stdout
+        assert "landlock:" in done.stdout and "namespaces:" in done.stdout
+
+
+def test_a_filter_that_cannot_be_installed_is_a_refusal(monkeypatch):
+    """The last wall missing: the child says so and runs nothing."""
+    from llmctl.sandbox import keeper
+
+    monkeypatch.setattr(
+        keeper,
+        "BOOT",
+        keeper.BOOT.replace(
+            "zygote.main",
+            "from llmctl.sandbox import kernel\ndef no(f): raise OSError('no seccomp')\n"
+            "kernel.seccomp = no\nzygote.main",
+        ),
+    )
+    pool = sandbox._Pool()
+    assert "no seccomp" in pool.check()
+    with pytest.raises(Refused, match="no isolation"), pool.keeper():
+        pass
