@@ -30,4 +30,4 @@ class Web:
 
 
 def small_plan(seed: int) -> Plan:
-    return make_plan(seed, SHARES, 60, pages=1200)
+    return make_plan(seed, SHARES, 60, pages=1200, textbook_mb=0.1)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import ast
+import json
+import re
 from collections import Counter
 
 from synthetic import Web
 
 from llmctl.synth.problems import evaluate
-from llmctl.synth.quizzes import split_of
+from llmctl.synth.school import SHARES
+from llmctl.synth.split import split_of
+from llmctl.tokenizer.chat_messages import check_messages
 
 
 def held_out(web: Web) -> set[str]:
@@ -37,31 +42,100 @@ def test_no_problem_is_both_learned_and_tested(web: Web):
     assert 0.15 < share < 0.25
 
 
-def test_conversations_alternate_and_never_speak_of_held_out_subjects(web: Web):
+KINDS = {"identity", "smalltalk", "known", "context", "search", "steps", "direct", "python"}
+
+
+def said(row: dict) -> str:
+    """All that a conversation holds, calls included."""
+    calls = [c["function"]["arguments"] for m in row["messages"] for c in m["tool_calls"] or []]
+    return " ".join([*(m["content"] for m in row["messages"]), *calls])
+
+
+def test_conversations_can_be_learned_and_never_speak_of_held_out_subjects(web: Web):
     rows = web.rows("conversations")
     hidden = held_out(web)
-    kinds = Counter(row["kind"] for row in rows)
-    assert {"identity", "known", "unknown", "context", "arithmetic", "spelling"} <= set(kinds)
+    assert KINDS | {"spelling", "skill", "story", "several"} == {row["kind"] for row in rows}
     for row in rows:
-        roles = [message["role"] for message in row["messages"]]
-        if roles[0] == "system":
-            roles = roles[1:]
-        assert roles == ["user", "assistant"] * (len(roles) // 2)
-        text = " ".join(message["content"] for message in row["messages"])
-        assert "{" not in text and "  " not in text and "=>" not in text
-        assert all(message["content"].strip() for message in row["messages"])
-        if row["kind"] in ("known", "unknown"):
+        assert check_messages([{k: v for k, v in m.items() if v} for m in row["messages"]]) is None
+        text = said(row)
+        assert "{" not in text.replace('{"', "") and "=>" not in text
+        assert not any("  " in message["content"] for message in row["messages"])
+        if row["kind"] == "known":
             assert not any(name in text for name in hidden)
 
 
-def test_known_facts_are_answered_right_and_unknown_ones_not_at_all(web: Web):
+def test_half_of_each_kind_of_subject_is_held_out(web: Web):
+    kinds = {fact["subject"]: fact["kind"] for fact in web.facts}
+    hidden = Counter(kinds[name] for name in held_out(web))
+    every = Counter(kinds.values())
+    for kind in ("person", "village", "firm"):
+        assert abs(hidden[kind] / every[kind] - 0.5) < 0.1
+
+
+def test_well_known_facts_are_answered_right(web: Web):
     facts = {fact["fact_id"]: fact for fact in web.facts}
+    rows = [row for row in web.rows("conversations") if row["kind"] == "known"]
+    assert rows
+    for row in rows:
+        assert facts[row["fact_id"]]["value"] in row["messages"][-1]["content"]
+        assert facts[row["fact_id"]]["exposure"] >= 10
+
+
+def test_what_is_found_or_told_is_answered_in_its_own_words(web: Web):
     for row in web.rows("conversations"):
-        answer = row["messages"][-1]["content"]
-        if row["kind"] == "known":
-            assert facts[row["fact_id"]]["value"] in answer
-        if row["kind"] == "unknown":
-            assert "don't know" in answer
+        if row["kind"] not in ("search", "context"):
+            continue
+        *before, answer = row["messages"]
+        sentence = answer["content"][1:-1]  # on pages it need not begin a sentence
+        assert sentence in before[-1]["content"]
+        if row["kind"] == "search":
+            asked = json.loads(before[2]["tool_calls"][0]["function"]["arguments"])["query"]
+            assert asked in before[1]["content"] and asked in answer["content"]
+
+
+def test_code_in_conversations_gives_the_result_that_follows(web: Web):
+    n = 0
+    for row in web.rows("conversations"):
+        for message, after in zip(row["messages"], row["messages"][1:]):
+            for call in message["tool_calls"] or []:
+                if call["function"]["name"] == "python":
+                    code = json.loads(call["function"]["arguments"])["code"]
+                    assert str(value_of(code)) == after["content"].strip("'"), code
+                    n += 1
+    assert n > 50
+
+
+def value_of(code: str):
+    """The value of sums and of three things that can be asked of a word."""
+    if re.fullmatch(r"[\d+\-*/() ]+", code):
+        return arithmetic(ast.parse(code, mode="eval").body)
+    word = re.search(r'len\("(\w+)"\)|"(\w+)"\.count\("(\w)"\)|" "\.join\("(\w+)"\)', code)
+    length, counted, letter, joined = word.groups()
+    return len(length) if length else counted.count(letter) if counted else " ".join(joined)
+
+
+def arithmetic(node):
+    if isinstance(node, ast.Constant):
+        return node.value
+    signs = {ast.Add: int.__add__, ast.Sub: int.__sub__, ast.Mult: int.__mul__}
+    sign = {**signs, ast.FloorDiv: int.__floordiv__}[type(node.op)]
+    return sign(arithmetic(node.left), arithmetic(node.right))
+
+
+def test_the_schoolbook_answers_from_its_text_and_knows_nobody(web: Web):
+    rows = web.rows("textbook")
+    assert {row["kind"] for row in rows} == set(SHARES)
+    subjects = [fact["subject"] for fact in web.facts if " " in fact["subject"]]
+    text = "\n".join(row["text"] for row in rows)
+    assert not [name for name in subjects if name in text]
+    for row in rows:
+        told, _, rest = row["text"].partition("\n")
+        if row["kind"] == "reading":
+            for line in rest.split("\n"):
+                answer = line.split("? ", 1)[1]
+                assert answer[1:-1] in told
+        if row["kind"] == "dictation":
+            assert told.split(" ", 1)[1].removeprefix("teacher reads: ").strip(".") in rest
 
 
 def test_rankings_rank_every_response(web: Web):
@@ -84,7 +158,8 @@ def test_quizzes_have_one_right_choice(web: Web):
             assert row["choices"][row["gold"]] == row["answer"]
         else:
             assert row["gold"] == -1 and row["aliases"]
-    exposures = Counter(row["exposure"] for row in rows if row["kind"] == "open")
+    exposures = Counter(row["exposure"] for row in rows if row["topic"] == "fact")
+    exposures = Counter({k: v // 2 for k, v in exposures.items()})  # each is also a choice
     assert exposures == dict.fromkeys((0, 1, 3, 10, 30), web.plan.facts)
     gold = Counter(row["gold"] for row in rows if row["kind"] == "choice")
     assert max(gold.values()) < 0.35 * sum(gold.values())

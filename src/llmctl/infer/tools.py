@@ -86,8 +86,10 @@ def open_tools(
     passages: int = PASSAGES,
     words: int = RESULT_WORDS,
 ) -> ToolBox:
-    """The tools asked for ("python", "search"), ready. documents: what search looks in, a documents
-    artifact or files with a text column; passages, words: the longest result.
+    """The tools asked for ("python", "search"), ready, with a format that tells of them.
+
+    documents: what search looks in, a documents artifact or files with a text column; passages,
+    words: the longest result.
 
     UsageError (2) for an unknown tool or search without documents; Mismatch (78) for a model
     without a chat format; Refused (77) for python where there is no isolation.
@@ -104,7 +106,7 @@ def open_tools(
         if documents is None:
             raise UsageError("the search tool has nothing to look in; name it with --documents")
         tools["search"] = SearchTool(Index(read_texts(documents)), passages=passages, words=words)
-    return ToolBox(format, tools)
+    return ToolBox(format.with_tools(list(tools)), tools)
 
 
 def _argument(arguments: str | Mapping[str, Any], key: str) -> str | None:

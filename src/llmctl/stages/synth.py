@@ -3,7 +3,8 @@
 Reads nothing. Writes a `web` artifact: warc/web-00000.warc.gz … (pages in real-looking HTML, with
 planted spam, copies, other languages, boilerplate and personal data); truth.parquet, one row a
 page: what was planted and what has to happen to it; facts.parquet: who, what, and on how many good
-pages it is said; conversations.parquet, preferences.parquet, problems.parquet, quizzes.parquet.
+pages it is said; textbook.parquet (exercises to train on beside the pages), conversations.parquet,
+preferences.parquet, problems.parquet, quizzes.parquet.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ class SynthConfig:
     size_mb: float = setting(6.0, "main text of the good pages, about", unit="MB")
     pages: int = setting(0, "all pages, planted ones included; 0: as many as size_mb asks for")
     facts: int = setting(256, "facts in each class of exposure; fewer where the pages are too few")
+    textbook_mb: float = setting(
+        4.0, "schoolbook beside the web: reading exercises, sums, worked problems", unit="MB"
+    )
     blocked: float = setting(0.04, "pages of block-listed addresses", unit="share of all pages")
     foreign: float = setting(0.05, "pages in nine other languages", unit="share of all pages")
     thin: float = setting(0.04, "pages of one or two sentences", unit="share of all pages")
@@ -76,6 +80,8 @@ class SynthConfig:
             raise UsageError(f"pages={self.pages:,} must be from 200 to 1,000,000,000")
         if not 0 <= self.facts <= 1000:
             raise UsageError(f"facts={self.facts:,} must be from 0 to 1,000 in each class")
+        if not 0 <= self.textbook_mb <= 1e4:
+            raise UsageError(f"textbook_mb={self.textbook_mb:g} must be from 0 to 10,000")
         if self.workers < 0:
             raise UsageError(f"workers={self.workers} is below its least, 0")
         for name in (*SHARES, "pii", "broken", "wrong_charset"):
@@ -95,7 +101,14 @@ class SynthConfig:
 
         names = (*SHARES, "pii", "broken", "wrong_charset")
         shares = Shares(**{name: getattr(self, name) for name in names})
-        return make_plan(self.seed, shares, self.facts, size_mb=self.size_mb, pages=self.pages)
+        return make_plan(
+            self.seed,
+            shares,
+            self.facts,
+            size_mb=self.size_mb,
+            pages=self.pages,
+            textbook_mb=self.textbook_mb,
+        )
 
 
 def run(config: SynthConfig, inputs: Sequence[Artifact], draft: Draft) -> dict[str, Any]:
@@ -137,7 +150,7 @@ def dry_run(config: SynthConfig, inputs: Sequence[Artifact]) -> None:
 
 STAGE = Stage(
     name="synth",
-    version=1,
+    version=2,
     summary="a seed -> the embedded synthetic web (WARC, truth, facts, conversations)",
     config=SynthConfig,
     run=run,

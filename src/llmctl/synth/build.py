@@ -15,6 +15,7 @@ from llmctl.synth.plan import Plan, cast_of
 from llmctl.synth.preferences import preference_rows
 from llmctl.synth.problems import problem_rows
 from llmctl.synth.quizzes import quiz_rows
+from llmctl.synth.school import school_rows
 from llmctl.synth.shard import warc_name, write_shard
 from llmctl.synth.truth import (
     CONVERSATIONS,
@@ -22,6 +23,7 @@ from llmctl.synth.truth import (
     PREFERENCES,
     PROBLEMS,
     QUIZZES,
+    TEXTBOOK,
     count,
     merge,
     write_parquet,
@@ -123,6 +125,7 @@ def write_material(plan: Plan, folder: Path) -> dict[str, int]:
     rankings = round(1500 * scale)
     jobs = {
         "conversations": (CONVERSATIONS, conversation_rows(world, subjects, plan.seed, scale)),
+        "textbook": (TEXTBOOK, school_rows(world, plan.seed, plan.textbook_mb)),
         "preferences": (PREFERENCES, preference_rows(world, subjects, plan.seed, rankings)),
         "problems": (PROBLEMS, problem_rows(plan.seed, round(3000 * scale))),
         "quizzes": (QUIZZES, quiz_rows(world, subjects, plan.seed, round(600 * scale))),

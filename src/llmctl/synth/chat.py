@@ -1,8 +1,10 @@
 """Conversations for supervised tuning: each kind in several phrasings, some of several turns.
 
-kind: identity, smalltalk, known (facts that pages state often), unknown (facts that no page
-states, answered with "I don't know"), context (the answer stands in the question), arithmetic,
-spelling, skill, story, several. Facts of held-out subjects (quizzes.split_of) never occur.
+kind: identity, smalltalk, known (facts that pages state often), context (the answer stands in the
+question), search (found with a tool), steps, direct and python (word problems: worked, at once, by
+a tool), spelling (by heart or by a tool), skill, story, several. Facts of held-out subjects
+(quizzes.split_of) never occur. Nobody says "I don't know" here: what a model does not know depends
+on the model, and `llmctl probe` finds out.
 """
 
 from __future__ import annotations
@@ -11,31 +13,17 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from llmctl.synth.facts import Fact, Subject, values_of
+from llmctl.synth.facts import Fact, Subject
 from llmctl.synth.grammar import expand, in_words
-from llmctl.synth.lessons import spelled
 from llmctl.synth.lexicon import lexicon
-from llmctl.synth.names import first_name
-from llmctl.synth.problems import make_problem
-from llmctl.synth.quizzes import split_of
+from llmctl.synth.split import split_of
+from llmctl.synth.strangers import Strangers
+from llmctl.synth.tool_chat import ToolWriter
+from llmctl.synth.turns import Message, assistant, user
 from llmctl.synth.world import World
 
-Message = dict[str, str]
 NAME = "Pip"  # the assistant's
-UNKNOWN = (
-    "I don't know.",
-    "I don't know that, sorry.",
-    "Sorry, I don't know.",
-    "I am not sure about that, so I would rather not guess. I don't know.",
-)
-
-
-def user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
+KNOWN_TIMES = 3  # each well-known fact is asked for so often
 
 
 def answer_to(fact: Fact, phrasing: int) -> str:
@@ -51,7 +39,8 @@ class Writer:
         self.world, self.rng = world, rng
         train = [s for n, s in enumerate(subjects) if split_of(n) == "train"]
         self.known = [f for s in train if s.exposure >= 10 for f in s.facts]
-        self.never = [f for s in train if s.exposure == 0 for f in s.facts]
+        self.strangers = Strangers(world, rng)
+        self.tools = ToolWriter(world, rng)
 
     def _pair(self, section: str) -> list[Message]:
         """A prepared exchange: 'question => answer' in the prose files."""
@@ -105,49 +94,14 @@ class Writer:
             ask = expand("chat.ask", self.rng, {"q": ask[0].lower() + ask[1:]}, set())
         return [user(ask), assistant(answer_to(fact, int(self.rng.random() * 3)))]
 
-    def unknown(self) -> list[Message]:
-        """A question about somebody of whom no page speaks."""
-        rng = self.rng
-        fact = rng.choice(self.never)
-        ask = rng.choice(fact.questions())
-        if rng.random() < 0.5:  # a name that nobody in the world has
-            first, _ = first_name(rng)
-            stranger = f"{first} {rng.choice(self.world.spare_surnames)}"
-            ask = ask.replace(fact.subject, stranger)
-        return [user(ask), assistant(rng.choice(UNKNOWN))]
-
     def context(self) -> list[Message]:
         """The answer stands in the question; it is made up, so nothing else can give it."""
         rng = self.rng
-        fact = rng.choice(self.never)
-        first, _ = first_name(rng)
-        stranger = f"{first} {rng.choice(self.world.spare_surnames)}"
-        made = Fact(
-            "", stranger, fact.relation, rng.choice(values_of(fact.relation, self.world)), 0
-        )
-        told = answer_to(made, int(rng.random() * 3))
-        filler = expand("news.more", rng, self.world.cast(rng), set())
-        text = f"{told} {filler}" if rng.random() < 0.5 else f"{filler} {told}"
-        return [user(f"{text} {rng.choice(made.questions())}"), assistant(answer_to(made, 0))]
-
-    def arithmetic(self) -> list[Message]:
-        problem = make_problem(self.rng, self.rng.randint(1, 3))
-        return [user(problem.prompt), assistant(problem.solution)]
-
-    def spelling(self) -> list[Message]:
-        rng = self.rng
-        word = rng.choice([w for w in lexicon()[rng.choice(("beast", "bird", "trade", "pet"))]])
-        letter = rng.choice(word)
-        n = word.count(letter)
-        kind = int(rng.random() * 3)
-        if kind == 0:
-            return [user(f'Spell the word "{word}".'), assistant(f"{spelled(word)}.")]
-        if kind == 1:
-            ask = f'How many letters has the word "{word}"?'
-            return [user(ask), assistant(f"{spelled(word)}: that is {len(word)} letters.")]
-        ask = f'How often does the letter "{letter}" occur in the word "{word}"?'
-        times = "once" if n == 1 else "twice" if n == 2 else f"{in_words(n)} times"
-        return [user(ask), assistant(f"{spelled(word)}: the letter {letter} occurs {times}.")]
+        people = [self.strangers.somebody() for _ in range(rng.choice((1, 1, 2)))]
+        asked = rng.choice(people[0])
+        rng.shuffle(people)
+        text = " ".join(self.strangers.passage(person) for person in people)
+        return [user(f"{text} {rng.choice(asked.fact.questions())}"), assistant(asked.sentence)]
 
     def story(self) -> list[Message]:
         rng = self.rng
@@ -161,7 +115,7 @@ class Writer:
 
     def several(self) -> list[Message]:
         """Two or three exchanges in a row, with a greeting or thanks."""
-        makers = [self.skill, self.context, self.arithmetic, self.spelling]
+        makers = [self.skill, self.context, self.tools.steps, self.tools.by_heart]
         messages = self._pair("chat.hello") if self.rng.random() < 0.5 else []
         for _ in range(2):
             messages += self.rng.choice(makers)()
@@ -186,20 +140,21 @@ def conversation_rows(
 
     rows = []
     for fact in writer.known:
-        for _ in range(2):
+        for _ in range(KNOWN_TIMES):
             rows.append(row("known", writer.fact(fact), fact.fact_id))
     yield rows
-    makers = (
-        ("identity", writer.identity, 160),
-        ("smalltalk", writer.smalltalk, 120),
-        ("skill", writer.skill, 600),
-        ("context", writer.context, 500),
-        ("unknown", writer.unknown, 400),
-        ("arithmetic", writer.arithmetic, 900),
-        ("spelling", writer.spelling, 400),
-        ("story", writer.story, 120),
-        ("several", writer.several, 300),
-    )
-    for kind, make, n in makers:
-        if writer.never or kind not in ("unknown", "context", "several"):
-            yield [row(kind, make()) for _ in range(round(n * scale))]
+    makers = {
+        "identity": (writer.identity, 200),
+        "smalltalk": (writer.smalltalk, 150),
+        "skill": (writer.skill, 500),
+        "context": (writer.context, 1200),
+        "search": (writer.tools.search, 1500),
+        "steps": (writer.tools.steps, 2200),
+        "direct": (writer.tools.direct, 600),
+        "python": (writer.tools.python, 1000),
+        "spelling": (writer.tools.spelling, 900),
+        "story": (writer.story, 80),
+        "several": (writer.several, 200),
+    }
+    for kind, (make, n) in makers.items():
+        yield [row(kind, make()) for _ in range(round(n * scale))]

@@ -71,6 +71,7 @@ class Plan:
     n_pages: int
     facts: int
     shares: Shares
+    textbook_mb: float = 0.0  # of the schoolbook
 
     @property
     def n_shards(self) -> int:
@@ -152,7 +153,13 @@ def pages_for(size_mb: float, wanted: int, shares: Shares) -> int:
 
 
 def make_plan(
-    seed: int, shares: Shares, facts: int, *, size_mb: float = 0.0, pages: int = 0
+    seed: int,
+    shares: Shares,
+    facts: int,
+    *,
+    size_mb: float = 0.0,
+    pages: int = 0,
+    textbook_mb: float = 0.0,
 ) -> Plan:
     """A plan for so many pages, or, where pages is 0, for so many MB of good main text.
 
@@ -160,4 +167,4 @@ def make_plan(
     """
     n_pages = pages or pages_for(size_mb, facts, shares)
     good = Plan(seed, n_pages, 0, shares).totals["good"]
-    return Plan(seed, n_pages, facts_that_fit(good, facts), shares)
+    return Plan(seed, n_pages, facts_that_fit(good, facts), shares, textbook_mb)

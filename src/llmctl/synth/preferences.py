@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from llmctl.synth.chat import NAME, Message, answer_to, user
+from llmctl.synth.chat import NAME, answer_to
 from llmctl.synth.facts import Fact, Subject, values_of
 from llmctl.synth.grammar import expand
 from llmctl.synth.problems import make_problem
-from llmctl.synth.quizzes import split_of
+from llmctl.synth.split import split_of
+from llmctl.synth.turns import Message, user
 from llmctl.synth.world import World
 
 Ranked = tuple[list[Message], list[tuple[int, str]]]

@@ -1,7 +1,8 @@
 """Word problems: a small story, a question, the steps to the answer.
 
 A problem is a start and a row of operations. Each step is an equation that can be evaluated, and
-difficulty is the number of steps.
+difficulty is the number of steps. Numbers are small, so that a small model can learn each step;
+`big` ones are beyond its mental arithmetic and want a tool.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from llmctl.synth.lexicon import lexicon
 from llmctl.synth.names import first_name
 
 VERIFIER = "math"
+BIG = 9  # times as large as usual
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Problem:
         """The steps as a worked answer: '17 + 25 = 42. 42 - 8 = 34. The answer is 34.'"""
         return " ".join(f"{step}." for step in self.steps) + f" The answer is {self.answer}."
 
+    @property
+    def expression(self) -> str:
+        """The steps as one Python expression: '(17 + 25) * 2'."""
+        text = self.steps[0].split()[0]
+        for step in self.steps:
+            _, sign, number, *_ = step.split()
+            if sign in "*/" and " " in text:
+                text = f"({text})"
+            text = f"{text} {'//' if sign == '/' else sign} {number}"
+        return text
+
     def row(self, split: str) -> dict[str, Any]:
         """As problems.parquet has it."""
         meta = {"difficulty": len(self.steps), "steps": list(self.steps), "solution": self.solution}
@@ -41,8 +54,8 @@ class Problem:
 class _Story:
     """The people and things of one problem, and the sum so far."""
 
-    def __init__(self, rng: Random) -> None:
-        self.rng = rng
+    def __init__(self, rng: Random, big: bool) -> None:
+        self.rng, self.big = rng, big
         self.name, woman = first_name(rng)
         self.other, _ = first_name(rng)
         while self.other == self.name:
@@ -65,12 +78,16 @@ class _Story:
         self.steps.append(f"{before} {sign} {number} = {self.value}")
         return number
 
+    def number(self, low: int, high: int) -> int:
+        """A number of the story, from low to high; up to BIG times as much where it is big."""
+        return self.rng.randint(low, high * BIG if self.big else high)
+
     def one_of(self, *texts: str) -> str:
         return self.rng.choice(texts)
 
 
 def _more(story: _Story) -> str:
-    b = story.step("+", story.rng.randint(2, 40))
+    b = story.step("+", story.number(2, 10))
     return story.one_of(
         f"{story.other} gives {story.name} {b} more.",
         f"Then {story.he} buys {b} more.",
@@ -80,7 +97,7 @@ def _more(story: _Story) -> str:
 
 
 def _less(story: _Story) -> str:
-    b = story.step("-", story.rng.randint(1, max(1, story.value - 1)))
+    b = story.step("-", min(story.number(1, 10), max(1, story.value - 1)))
     return story.one_of(
         f"{story.name} gives {b} of them to {story.other}.",
         f"Then {story.he} sells {b}.",
@@ -90,8 +107,8 @@ def _less(story: _Story) -> str:
 
 
 def _times(story: _Story) -> str:
-    k = story.step("*", story.rng.randint(2, 5))
-    word = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}[k]
+    k = story.step("*", story.rng.randint(2, 4))
+    word = {2: "twice", 3: "three times", 4: "four times"}[k]
     return story.one_of(
         f"By {story.rng.choice(lexicon()['month'])} {story.he} has {word} as many.",
         f"A year later {story.he} has {word} as many.",
@@ -100,7 +117,7 @@ def _times(story: _Story) -> str:
 
 def _having(story: _Story, n_steps: int) -> str:
     """Somebody has things; some come, some go."""
-    story.value = story.rng.randint(5, 60)
+    story.value = story.number(3, 20)
     parts = [
         story.one_of(
             f"{story.name} has {story.value} {story.things}.",
@@ -110,7 +127,7 @@ def _having(story: _Story, n_steps: int) -> str:
     ]
     for _ in range(n_steps):
         moves = [_more, _less] if story.value > 3 else [_more]
-        if story.value < 40 and not any("*" in step for step in story.steps):
+        if (story.big or story.value <= 12) and not any("*" in step for step in story.steps):
             moves.append(_times)
         parts.append(story.rng.choice(moves)(story))
     parts.append(
@@ -124,15 +141,14 @@ def _having(story: _Story, n_steps: int) -> str:
 
 def _buying(story: _Story, n_steps: int) -> str:
     """So many at so much each; then a fee, a discount, a payment."""
-    story.value = story.rng.randint(2, 12)
-    count = story.value
-    each = story.step("*", story.rng.randint(2, 15))
+    story.value = count = story.number(2, 6)
+    each = story.step("*", story.number(2, 9))
     parts = [f"{story.name} buys {count} {story.things} for {each} pounds each."]
     if n_steps > 1:
-        fee = story.step("+", story.rng.randint(1, 9))
+        fee = story.step("+", story.number(1, 9))
         parts.append(f"Delivery costs {fee} pounds.")
     if n_steps > 2:
-        off = story.step("-", story.rng.randint(1, min(9, story.value - 1)))
+        off = story.step("-", min(story.number(1, 9), story.value - 1))
         parts.append(f"The shop takes {off} pounds off the price.")
     parts.append(
         story.one_of(
@@ -144,15 +160,15 @@ def _buying(story: _Story, n_steps: int) -> str:
 
 def _rows(story: _Story, n_steps: int) -> str:
     """Rows or boxes of things, some taken away."""
-    story.value = rows = story.rng.randint(3, 12)
-    each = story.step("*", story.rng.randint(3, 12))
+    story.value = rows = story.number(2, 9)
+    each = story.step("*", story.number(2, 9))
     holder = story.one_of("boxes", "baskets", "rows", "shelves")
     parts = [f"There are {rows} {holder} with {each} {story.things} in each."]
     if n_steps > 1:
-        gone = story.step("-", story.rng.randint(1, story.value - 1))
+        gone = story.step("-", min(story.number(1, 12), story.value - 1))
         parts.append(f"{story.name} takes {gone} of them.")
     if n_steps > 2:
-        back = story.step("+", story.rng.randint(1, 20))
+        back = story.step("+", story.number(1, 10))
         parts.append(f"The next day {story.he} puts in {back} new ones.")
     parts.append(f"How many {story.things} are there now?")
     return " ".join(parts)
@@ -160,7 +176,7 @@ def _rows(story: _Story, n_steps: int) -> str:
 
 def _sharing(story: _Story, n_steps: int) -> str:
     """A heap shared out evenly."""
-    k, each = story.rng.randint(2, 9), story.rng.randint(2, 15)
+    k, each = story.rng.randint(2, 6), story.number(2, 9)
     if n_steps > 1:
         story.value = story.rng.randint(1, k * each - 1)
         first = story.value
@@ -173,7 +189,7 @@ def _sharing(story: _Story, n_steps: int) -> str:
     middle = f"They are shared equally among {k} children."
     end = f"How many {story.things} does each child get?"
     if n_steps > 2:
-        more = story.step("+", story.rng.randint(1, 9))
+        more = story.step("+", story.number(1, 9))
         end = f"Then each child gets {more} more. How many {story.things} does each child have?"
     return f"{start} {middle} {end}"
 
@@ -181,9 +197,9 @@ def _sharing(story: _Story, n_steps: int) -> str:
 _FAMILIES = (_having, _having, _buying, _rows, _sharing)
 
 
-def make_problem(rng: Random, n_steps: int) -> Problem:
+def make_problem(rng: Random, n_steps: int, *, big: bool = False) -> Problem:
     """A problem of 1 to 4 steps."""
-    story = _Story(rng)
+    story = _Story(rng, big)
     family = rng.choice(_FAMILIES) if n_steps < 4 else _having
     prompt = family(story, n_steps)
     return Problem(polish(prompt), tuple(story.steps), story.value)

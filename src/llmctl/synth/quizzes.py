@@ -1,4 +1,9 @@
-"""Quizzes: multiple choice by likelihood, and open questions about facts at every exposure."""
+"""Quizzes: multiple choice by likelihood, and open questions.
+
+Open ones ask about facts at every exposure (topic fact), about the same facts with a passage before
+the question that states them (context), about people nobody has heard of (stranger; right is to say
+so), and about the letters of words (letters).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,14 @@ from typing import Any
 from llmctl.synth.facts import Fact, Subject, values_of
 from llmctl.synth.grammar import in_words
 from llmctl.synth.lexicon import lexicon
+from llmctl.synth.split import split_of
+from llmctl.synth.strangers import Strangers, Told
+from llmctl.synth.tool_chat import spelling_task
 from llmctl.synth.world import World
+
+UNKNOWN = "I don't know."  # what is right to say of a stranger
+STRANGERS, LETTERS = 240, 240  # questions
+RARE = (1, 3)  # exposures of facts that are not learned from so few pages
 
 # (query, answer, three wrong answers): what the pages of genre knowledge explain
 _COMMON = (
@@ -26,11 +38,6 @@ _COMMON = (
     ("The sea is salty because rivers bring", "salt", "sugar", "sand", "oil"),
     ("Fish breathe with their", "gills", "fins", "eyes", "tails"),
 )
-
-
-def split_of(number: int) -> str:
-    """Every second subject is held out from conversations and tested only."""
-    return "train" if number % 2 == 0 else "test"
 
 
 def _choices(rng: Random, right: str, wrong: list[str]) -> tuple[list[str], int]:
@@ -81,6 +88,40 @@ def _kind(rng: Random) -> tuple[str, str, list[str]]:
     return f"Of these four words the one for {names[name]} is", right, wrong
 
 
+def _context_rows(world: World, subjects: list[Subject], rng: Random) -> Iterator[dict[str, Any]]:
+    """Held-out facts that pages state once or a few times, with a passage that tells each."""
+    strangers = Strangers(world, rng)
+    for number, subject in enumerate(subjects):
+        if split_of(number) == "train" or subject.exposure not in RARE:
+            continue
+        for fact in subject.facts:
+            told = [
+                Told(f, int(rng.random() * 3), subject.kind, subject.woman) for f in subject.facts
+            ]
+            people = [told, *(strangers.somebody() for _ in range(rng.choice((0, 1))))]
+            rng.shuffle(people)
+            text = " ".join(strangers.passage(person) for person in people)
+            query = f"{text} {rng.choice(fact.questions())}"
+            more = {"fact_id": fact.fact_id, "exposure": subject.exposure}
+            yield _row("open", "context", query, fact.value, "test", **more)
+
+
+def _stranger_rows(world: World, rng: Random, n: int) -> Iterator[dict[str, Any]]:
+    strangers = Strangers(world, rng)
+    for _ in range(n):
+        question = rng.choice(strangers.somebody()[0].fact.questions())
+        yield _row("open", "stranger", question, UNKNOWN, "test")
+
+
+def _letters_rows(rng: Random, n: int) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    while len(seen) < n:
+        question, _, value, _ = spelling_task(rng, "test")
+        if question not in seen:
+            seen.add(question)
+            yield _row("open", "letters", question, value, "test")
+
+
 def quiz_rows(
     world: World, subjects: list[Subject], seed: int, n_general: int
 ) -> Iterator[list[dict[str, Any]]]:
@@ -93,6 +134,11 @@ def quiz_rows(
         for row in _fact_rows(rng, world, fact, split_of(number))
     ]
     yield rows
+    yield [
+        *_context_rows(world, subjects, rng),
+        *_stranger_rows(world, rng, STRANGERS),
+        *_letters_rows(rng, LETTERS),
+    ]
     rows = []
     for query, answer, *wrong in _COMMON:
         choices, gold = _choices(rng, answer, list(wrong))

@@ -12,7 +12,17 @@ import pyarrow.parquet as pq
 
 from llmctl.core.files import atomic_write
 
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_TEXT = pa.struct([("role", pa.string()), ("content", pa.string())])
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])  # arguments: JSON
+_CALL = pa.struct([("type", pa.string()), ("function", _FUNCTION)])
+_MESSAGE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("content", pa.string()),
+        ("name", pa.string()),  # of the tool whose result it is
+        ("tool_calls", pa.list_(_CALL)),
+    ]
+)
 
 TRUTH = pa.schema(
     [
@@ -54,9 +64,10 @@ CONVERSATIONS = pa.schema(
         ("fact_id", pa.string()),
     ]
 )
+TEXTBOOK = pa.schema([("text", pa.string()), ("id", pa.string()), ("kind", pa.string())])
 PREFERENCES = pa.schema(
     [
-        ("prompt", pa.list_(_MESSAGE)),
+        ("prompt", pa.list_(_TEXT)),
         ("responses", pa.list_(pa.string())),
         ("ranks", pa.list_(pa.int32())),  # 1 = best, ties allowed
         ("split", pa.string()),  # train, test

@@ -18,6 +18,7 @@ from llmctl.synth.lexicon import lexicon
 from llmctl.synth.names import NamePool, first_name
 
 N_TOWNS = 48
+SPARE = 1500  # surnames of people who are made up where a text needs somebody unknown
 _STREETS = (
     "Mill Church Bridge Market Chapel Orchard Ferry School Station Castle Well Tanner".split()
 )
@@ -125,7 +126,7 @@ class World:
         self.names = NamePool(seed)
         self.town_names = [self.names.place() for _ in range(N_TOWNS)]
         self.rivers = list(self.names.rivers)
-        self.spare_surnames = [self.names.surname() for _ in range(200)]  # nobody's, on no page
+        self.spare_surnames = [self.names.surname() for _ in range(SPARE)]  # nobody's, on no page
         rng = Random(f"world {seed}")
         self.towns = [self._town(rng, i) for i in range(N_TOWNS)]
         self.firms = [self._firm(rng, i) for i in range(4 * N_TOWNS)]

@@ -63,7 +63,8 @@ def answer_all(
         ids = [_cut(engine, before, one, params.max_tokens) for one in encoded]
         params = dataclasses.replace(params, stop=params.stop or PLAIN_STOPS)
     else:
-        ids = [r.ids for r in format.render_many(prompts, generation=True)]
+        told = format if tools is None else tools.format
+        ids = [r.ids for r in told.render_many(prompts, generation=True)]
         ends = tuple(sorted({*params.stop_ids, *format.stop_ids}))
         params = dataclasses.replace(params, stop_ids=ends)
     asked = [n for n, one in enumerate(ids) if 0 < len(one) < engine.config.max_seq_len]

@@ -1,0 +1,232 @@
+"""What a model can do in the synthetic world, ability by ability, on held-out items.
+
+    answers          a question gets an answer that ends (format)
+    known            facts that ten or thirty pages state
+    strangers        people nobody has heard of: right is to say so
+    rare             facts that one or three pages state, from memory
+    context          the same facts, with a passage that tells each before the question
+    search           the same facts, with the search tool
+    steps            word problems, worked
+    direct           the same problems, the number at once
+    python           the same problems, with the python tool
+    letters          spelling and counting letters, by heart
+    letters-python   the same, with the python tool
+
+The subjects asked about never occur in conversations, the words and problems neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from llmctl.core import console
+from llmctl.core.errors import UsageError, did_you_mean
+from llmctl.evals.intervals import wilson
+from llmctl.evals.tasks.generate import Answer, answer_all
+from llmctl.evals.tasks.match import is_refusal, is_right
+from llmctl.infer.engine import Engine
+from llmctl.infer.params import SamplingParams
+from llmctl.infer.toolbox import ToolBox
+from llmctl.infer.tools import open_tools
+from llmctl.reward.numbers import number_of
+from llmctl.synth.tool_chat import DIRECT
+from llmctl.tokenizer.chat import ChatFormat
+
+KNOWN, RARE = (10, 30), (1, 3)  # pages that state a fact
+PROBLEMS = 300  # word problems asked, of each kind of answer
+HARDEST = 3  # steps of a problem
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. answers: what is right; none: only a refusal is."""
+
+    prompt: str
+    answers: tuple[str, ...]
+
+
+Right = Callable[[Item, Answer], bool]
+
+
+def names_it(item: Item, answer: Answer) -> bool:
+    """The reply gives the value asked for."""
+    return is_right(answer.text, item.answers)
+
+
+def says_so(item: Item, answer: Answer) -> bool:
+    """The reply admits that it does not know."""
+    return is_refusal(answer.text)
+
+
+def same_number(item: Item, answer: Answer) -> bool:
+    """The reply's last number is the answer."""
+    return number_of(answer.text) == number_of(item.answers[0])
+
+
+def same_letters(item: Item, answer: Answer) -> bool:
+    """The reply holds the letters in order, or the number."""
+    if item.answers[0].isdigit():
+        return same_number(item, answer)
+    return answer.text.strip(" .") == item.answers[0]
+
+
+def ends(item: Item, answer: Answer) -> bool:
+    """The reply says something and comes to an end by itself."""
+    return bool(answer.text) and answer.finish_reason == "stop"
+
+
+@dataclass(frozen=True)
+class Ability:
+    """items: which questions; right: when an answer counts; tools: what the model may use."""
+
+    items: str
+    right: Right
+    tools: tuple[str, ...] = ()
+    suffix: str = ""
+
+
+ABILITIES = {
+    "answers": Ability("known", ends),
+    "known": Ability("known", names_it),
+    "strangers": Ability("strangers", says_so),
+    "rare": Ability("rare", names_it),
+    "context": Ability("context", names_it),
+    "search": Ability("rare", names_it, tools=("search",)),
+    "steps": Ability("problems", same_number),
+    "direct": Ability("problems", same_number, suffix=DIRECT),
+    "python": Ability("problems", same_number, tools=("python",)),
+    "letters": Ability("letters", same_letters),
+    "letters-python": Ability("letters", same_letters, tools=("python",)),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How many of an ability's items were right, and every answer."""
+
+    name: str
+    right: int
+    n: int
+    answers: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, rate and 95% interval (Wilson)."""
+        low, high = wilson(self.right, self.n)
+        rate = self.right / max(1, self.n)
+        return {"right": self.right, "n": self.n, "rate": rate, "low": low, "high": high}
+
+
+class Questions:
+    """The held-out items of a web artifact."""
+
+    def __init__(self, web: Path) -> None:
+        self.web = web
+
+    def of(self, name: str) -> list[Item]:
+        """The items of one kind: known, strangers, rare, context, problems, letters."""
+        return {
+            "known": lambda: self._facts(KNOWN),
+            "rare": lambda: self._facts(RARE),
+            "context": lambda: self._quizzes("context"),
+            "strangers": lambda: self._quizzes("stranger"),
+            "letters": lambda: self._quizzes("letters"),
+            "problems": self._problems,
+        }[name]()
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = pq.read_table(self.web / "quizzes.parquet").to_pylist()
+        return [row for row in rows if row["kind"] == "open" and row["split"] == "test"]
+
+    def _facts(self, exposures: Sequence[int]) -> list[Item]:
+        rows = [r for r in self._rows if r["topic"] == "fact" and r["exposure"] in exposures]
+        return [Item(row["query"], tuple(row["aliases"])) for row in rows]
+
+    def _quizzes(self, topic: str) -> list[Item]:
+        rows = [row for row in self._rows if row["topic"] == topic]
+        return [Item(row["query"], tuple(row["aliases"])) for row in rows]
+
+    def _problems(self) -> list[Item]:
+        rows = pq.read_table(self.web / "problems.parquet").to_pylist()
+        held = [r for r in rows if r["split"] == "test" and r["meta"]["difficulty"] <= HARDEST]
+        return [Item(row["prompt"], (row["answer"],)) for row in held[:PROBLEMS]]
+
+
+def chosen(words: Sequence[str]) -> list[str]:
+    """The abilities named, commas allowed; `all` for all. UsageError (2) for an unknown one."""
+    names = [name for word in words for name in word.split(",") if name]
+    if "all" in names:
+        return list(ABILITIES)
+    for name in names:
+        if name not in ABILITIES:
+            raise UsageError(f"no ability {name!r}{did_you_mean(name, [*ABILITIES, 'all'])}")
+    return names
+
+
+def measure(
+    engine: Engine,
+    format: ChatFormat | None,
+    names: Sequence[str],
+    *,
+    web: Path,
+    documents: Path | None,
+    max_tokens: int,
+) -> list[Measured]:
+    """Ask a model what each ability takes, greedily. format None: a base model, asked plainly, and
+    without tools, which it cannot call."""
+    questions = Questions(web)
+    boxes: dict[tuple[str, ...], ToolBox] = {}
+    found = []
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
+    asked: dict[tuple[str, tuple[str, ...], str], list[Answer]] = {}
+    for name in names:
+        ability = ABILITIES[name]
+        if format is None and ability.tools:
+            continue
+        if ability.tools and ability.tools not in boxes:
+            boxes[ability.tools] = open_tools(ability.tools, format, documents=documents)
+        items = questions.of(ability.items)
+        key = (ability.items, ability.tools, ability.suffix)
+        if key not in asked:  # two abilities may look at the same answers
+            prompts = [[{"role": "user", "content": i.prompt + ability.suffix}] for i in items]
+            with console.progress(name, len(items), "questions") as bar:
+                asked[key] = answer_all(
+                    engine,
+                    format,
+                    prompts,
+                    params,
+                    boxes.get(ability.tools),
+                    on_answer=lambda: bar.advance(1),
+                )
+        found.append(_judged(name, ability, items, asked[key]))
+    return found
+
+
+def _judged(
+    name: str, ability: Ability, items: Sequence[Item], answers: Sequence[Answer]
+) -> Measured:
+    rows = []
+    for item, answer in zip(items, answers):
+        row: dict[str, Any] = {
+            "ability": name,
+            "question": item.prompt + ability.suffix,
+            "answer": answer.text,
+        }
+        row |= {"wanted": item.answers[0], "right": ability.right(item, answer)}
+        if answer.calls:
+            row["calls"] = [call.as_json() for call in answer.calls]
+        rows.append(row)
+    return Measured(name, sum(row["right"] for row in rows), len(rows), rows)
+
+
+def answers_jsonl(found: Sequence[Measured]) -> bytes:
+    """Every answer, one JSON object a line."""
+    rows = [row for measured in found for row in measured.answers]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
