@@ -1,5 +1,5 @@
 # llmctl: two commands do everything on a fresh machine.
-#   make tiny    environment, install, then raw pages -> text -> tokens -> model -> its facts
+#   make tiny    environment, install, then raw pages -> base model -> assistant -> what it shows
 #   make test    environment, install, then all checks and tests
 # TORCH_INDEX=URL takes torch from that package index (a CPU build, say); PYTHON names the python.
 
@@ -12,6 +12,11 @@ BIN := $(VENV)/bin
 LLMCTL := $(BIN)/llmctl
 FLAGS := --recipe recipes/$(RECIPE).yaml
 READY := $(VENV)/.ready
+# the second sft: what the probe found, and the skills again (not the facts: the probe has those)
+SKILLS := identity,smalltalk,skill,context,search,steps,direct,python,spelling,story,several
+HONEST := --data '$(RUN)/synth\#kind=$(SKILLS)=0.3' --set epochs=1
+# against a reward model, watched by a judge it has not seen: are the answers right?
+PROXY := --gold math --set steps=60
 
 .PHONY: help tiny test check stages install clean run
 # Each artifact is made once; a stage that finds its own run finished says so, and --force replaces
@@ -29,17 +34,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-tiny:  ## raw pages to a base model and its facts, on CPU, in minutes
+tiny:  ## raw pages to an assistant, and what can be claimed of it, on CPU, in minutes
 	@$(MAKE) --no-print-directory run RECIPE=tiny
 
-run: $(RUN)/eval/manifest.json  ## the whole run of RECIPE=name
-	@echo; echo "== a sample from the model"
-	@$(LLMCTL) generate $(RUN)/pretrain --max-tokens 60 -p "The river"
+run: $(RUN)/report/manifest.json $(RUN)/rl-rm/manifest.json  ## the whole run of RECIPE=name
 	@echo; echo "== what became of each class of planted pages"
 	@$(LLMCTL) inspect $(RUN)/crawl-filter --truth $(RUN)/synth
-	@echo; echo "== what the model has learned"
+	@echo; echo "== what the base model has learned"
 	@cat $(RUN)/eval/report.txt
+	@echo; echo "== what the run shows"
+	@$(LLMCTL) inspect $(RUN) --claims
 	@echo; $(LLMCTL) inspect $(RUN)
+	@echo; echo "talk to it: $(LLMCTL) chat $(RUN)/rl"
 
 $(RUN)/synth/manifest.json: $(READY) recipes/$(RECIPE).yaml
 	$(LLMCTL) synth $(FLAGS) -o $(@D) --force && touch $@
@@ -55,6 +61,30 @@ $(RUN)/pretrain/manifest.json: $(RUN)/tokenize/manifest.json
 
 $(RUN)/eval/manifest.json: $(RUN)/pretrain/manifest.json
 	$(LLMCTL) eval $(<D) $(FLAGS) -o $(@D) --force && touch $@
+
+# an assistant; then what it knows, and an assistant that says when it does not know
+$(RUN)/sft/manifest.json: $(RUN)/pretrain/manifest.json $(RUN)/eval/manifest.json
+	$(LLMCTL) sft $(<D) $(FLAGS) -o $(@D) --force && touch $@
+
+$(RUN)/probe/manifest.json: $(RUN)/sft/manifest.json
+	$(LLMCTL) probe $(<D) $(FLAGS) -o $(@D) --force && touch $@
+
+$(RUN)/honest/manifest.json: $(RUN)/sft/manifest.json $(RUN)/probe/manifest.json
+	$(LLMCTL) sft $(<D) $(FLAGS) --data $(RUN)/probe $(HONEST) -o $(@D) --force && touch $@
+
+# what people prefer; then reinforcement learning, by right answers and by that reward model
+$(RUN)/rm/manifest.json: $(RUN)/honest/manifest.json
+	$(LLMCTL) rm $(<D) $(FLAGS) -o $(@D) --force && touch $@
+
+$(RUN)/rl/manifest.json: $(RUN)/honest/manifest.json
+	$(LLMCTL) rl $(<D) $(FLAGS) -o $(@D) --force && touch $@
+
+$(RUN)/rl-rm/manifest.json: $(RUN)/honest/manifest.json $(RUN)/rm/manifest.json
+	$(LLMCTL) rl $(<D) $(FLAGS) --reward $(RUN)/rm $(PROXY) -o $(@D) --force && touch $@
+
+MODELS := pretrain sft honest rl
+$(RUN)/report/manifest.json: $(MODELS:%=$(RUN)/%/manifest.json)
+	$(LLMCTL) eval $(^D) $(FLAGS) --abilities all -o $(@D) --force && touch $@
 
 test: check  ## style, types and every test
 	$(BIN)/python -m pytest

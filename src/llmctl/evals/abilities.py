@@ -9,6 +9,7 @@
     steps            word problems, worked
     direct           the same problems, the number at once
     python           the same problems, with the python tool
+    problems         harder ones, of three and four steps, worked
     letters          spelling and counting letters, by heart
     letters-python   the same, with the python tool
 
@@ -18,7 +19,7 @@ The subjects asked about never occur in conversations, the words and problems ne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,22 +27,27 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from llmctl.artifacts.lineage import find_upstream
+from llmctl.artifacts.store import Artifact
 from llmctl.core import console
+from llmctl.core.console import render_table
 from llmctl.core.errors import UsageError, did_you_mean
 from llmctl.evals.intervals import wilson
 from llmctl.evals.tasks.generate import Answer, answer_all
 from llmctl.evals.tasks.match import is_refusal, is_right
+from llmctl.evals.tasks.several import names_of
 from llmctl.infer.engine import Engine
+from llmctl.infer.opening import model_line, open_engine
 from llmctl.infer.params import SamplingParams
 from llmctl.infer.toolbox import ToolBox
 from llmctl.infer.tools import open_tools
 from llmctl.reward.numbers import number_of
 from llmctl.synth.tool_chat import DIRECT
-from llmctl.tokenizer.chat import ChatFormat
+from llmctl.tokenizer.chat import ChatFormat, chat_format
 
 KNOWN, RARE = (10, 30), (1, 3)  # pages that state a fact
 PROBLEMS = 300  # word problems asked, of each kind of answer
-HARDEST = 3  # steps of a problem
+EASY, HARD = (1, 2, 3), (3, 4)  # steps of a problem
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,10 @@ ABILITIES = {
     "rare": Ability("rare", names_it),
     "context": Ability("context", names_it),
     "search": Ability("rare", names_it, tools=("search",)),
-    "steps": Ability("problems", same_number),
-    "direct": Ability("problems", same_number, suffix=DIRECT),
-    "python": Ability("problems", same_number, tools=("python",)),
+    "steps": Ability("easy", same_number),
+    "direct": Ability("easy", same_number, suffix=DIRECT),
+    "python": Ability("easy", same_number, tools=("python",)),
+    "problems": Ability("hard", same_number),
     "letters": Ability("letters", same_letters),
     "letters-python": Ability("letters", same_letters, tools=("python",)),
 }
@@ -130,14 +137,15 @@ class Questions:
         self.web = web
 
     def of(self, name: str) -> list[Item]:
-        """The items of one kind: known, strangers, rare, context, problems, letters."""
+        """The items of one kind: known, strangers, rare, context, easy, hard, letters."""
         return {
             "known": lambda: self._facts(KNOWN),
             "rare": lambda: self._facts(RARE),
             "context": lambda: self._quizzes("context"),
             "strangers": lambda: self._quizzes("stranger"),
             "letters": lambda: self._quizzes("letters"),
-            "problems": self._problems,
+            "easy": lambda: self._problems(EASY),
+            "hard": lambda: self._problems(HARD),
         }[name]()
 
     @cached_property
@@ -153,9 +161,9 @@ class Questions:
         rows = [row for row in self._rows if row["topic"] == topic]
         return [Item(row["query"], tuple(row["aliases"])) for row in rows]
 
-    def _problems(self) -> list[Item]:
+    def _problems(self, difficulties: Sequence[int]) -> list[Item]:
         rows = pq.read_table(self.web / "problems.parquet").to_pylist()
-        held = [r for r in rows if r["split"] == "test" and r["meta"]["difficulty"] <= HARDEST]
+        held = [r for r in rows if r["split"] == "test" and r["meta"]["difficulty"] in difficulties]
         return [Item(row["prompt"], (row["answer"],)) for row in held[:PROBLEMS]]
 
 
@@ -179,8 +187,8 @@ def measure(
     documents: Path | None,
     max_tokens: int,
 ) -> list[Measured]:
-    """Ask a model what each ability takes, greedily. format None: a base model, asked plainly, and
-    without tools, which it cannot call."""
+    """Ask a model what each ability takes, greedily. format None: a base model, asked plainly; it
+    can call no tool and has no form of an answer."""
     questions = Questions(web)
     boxes: dict[tuple[str, ...], ToolBox] = {}
     found = []
@@ -188,7 +196,7 @@ def measure(
     asked: dict[tuple[str, tuple[str, ...], str], list[Answer]] = {}
     for name in names:
         ability = ABILITIES[name]
-        if format is None and ability.tools:
+        if format is None and (ability.tools or ability.right is ends):
             continue
         if ability.tools and ability.tools not in boxes:
             boxes[ability.tools] = open_tools(ability.tools, format, documents=documents)
@@ -226,7 +234,54 @@ def _judged(
     return Measured(name, sum(row["right"] for row in rows), len(rows), rows)
 
 
-def answers_jsonl(found: Sequence[Measured]) -> bytes:
-    """Every answer, one JSON object a line."""
-    rows = [row for measured in found for row in measured.answers]
+def ask_models(
+    models: Sequence[Artifact],
+    names: Sequence[str],
+    *,
+    web: str,
+    documents: str,
+    max_tokens: int,
+    dtype: str,
+    device: str,
+    workers: int,
+) -> dict[str, list[Measured]]:
+    """Measure each model. web, documents: empty for those that a model was made from."""
+    found = {}
+    for name, model in zip(names_of(models), models):
+        engine = open_engine(model.path, dtype=dtype, device=device, workers=workers)
+        console.info(model_line(engine))
+        searches = any("search" in ABILITIES[ability].tools for ability in names)
+        where = Path(documents) if documents else None
+        found[name] = measure(
+            engine,
+            chat_format(engine.tokenizer),
+            names,
+            web=Path(web) if web else find_upstream(model, "web"),
+            documents=where or (find_upstream(model, "documents") if searches else None),
+            max_tokens=max_tokens,
+        )
+    return found
+
+
+def table(found: Mapping[str, Sequence[Measured]]) -> str:
+    """Abilities in rows, models in columns: percent right with the 95% interval."""
+    order = [name for name in ABILITIES if any(m.name == name for ms in found.values() for m in ms)]
+    rows = []
+    for name in order:
+        cells = [_cell(next((m for m in ms if m.name == name), None)) for ms in found.values()]
+        n = max(m.n for ms in found.values() for m in ms if m.name == name)
+        rows.append([name, f"{n:,}", *cells])
+    return render_table("right, %, with 95% interval", ["ability", "items", *found], rows)
+
+
+def _cell(measured: Measured | None) -> str:
+    if measured is None:
+        return "-"
+    part = measured.as_json()
+    return f"{100 * part['rate']:.1f} ({100 * part['low']:.1f}–{100 * part['high']:.1f})"
+
+
+def answers_jsonl(model: str, found: Sequence[Measured]) -> bytes:
+    """Every answer of a model, one JSON object a line."""
+    rows = [{"model": model, **row} for measured in found for row in measured.answers]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

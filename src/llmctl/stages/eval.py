@@ -33,6 +33,11 @@ class EvalConfig:
         "task files, folders or patterns, repeatable: CORE's JSONL, GSM8K, question and answer, "
         "our quizzes and problems (a web artifact); none: bits per byte and facts",
     )
+    abilities: tuple[str, ...] = setting(
+        (),
+        "what to measure in the synthetic world, repeatable: answers, known, strangers, rare, "
+        "context, search, steps, direct, python, problems, letters, letters-python, all",
+    )
     limit: int = setting(0, "items of each task, drawn by seed; 0: all of them")
     shots: int = setting(0, "solved items of the same task before each; -1: as CORE has it")
     chat: bool | None = setting(
@@ -70,6 +75,8 @@ class EvalConfig:
                 raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"max_bad must be from 0 to 1, got {self.max_bad}")
+        if self.abilities and self.tasks:
+            raise UsageError("--tasks and --abilities were both given; ask one after the other")
         if self.tools and self.chat is False:
             raise UsageError("--tools needs the chat format; leave --no-chat out")
 
@@ -81,7 +88,36 @@ class EvalConfig:
 
 def run(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     """Measure, print the tables, keep them and every answer."""
+    if config.abilities:
+        return _run_abilities(config, inputs, draft)
     return _run_tasks(config, inputs, draft) if config.tasks else _run_world(config, inputs, draft)
+
+
+def _run_abilities(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
+    from llmctl.core import console
+    from llmctl.core.files import atomic_write, write_json
+    from llmctl.evals import abilities
+
+    found = abilities.ask_models(
+        inputs,
+        abilities.chosen(config.abilities),
+        web=config.web,
+        documents=config.documents,
+        max_tokens=config.answer_tokens,
+        dtype=config.dtype,
+        device=config.device,
+        workers=config.workers,
+    )
+    text = abilities.table(found)
+    console.info(text)
+    with atomic_write(draft.path / "answers.jsonl") as file:
+        for name, measured in found.items():
+            file.write(abilities.answers_jsonl(name, measured))
+    with atomic_write(draft.path / "report.txt") as file:
+        file.write(f"{text}\n".encode())
+    stats = {name: {m.name: m.as_json() for m in measured} for name, measured in found.items()}
+    write_json(Path(draft.path) / "report.json", {"abilities": stats})
+    return {"abilities": stats}
 
 
 def _run_tasks(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class InspectConfig:
     rows: int = setting(3, "sample rows or documents shown")
     check: bool = setting(False, "compare every hash, and a model's logits with transformers'")
     truth: str = setting("", "web artifact: say what became of each planted class of pages")
+    claims: bool = setting(False, "of a run's folder: what it shows, claim by claim")
     json: bool = setting(False, "print the manifest, for scripts")
 
     def __post_init__(self) -> None:
@@ -27,10 +28,14 @@ class InspectConfig:
 
 def run(config: InspectConfig, inputs: list[Any], draft: None) -> None:
     """Print what each INPUT is."""
+    from llmctl.view.claims import claims_table
     from llmctl.view.runs import list_runs
 
     for given in inputs or [None]:
         path = Path("runs") if given is None else given.path
+        if config.claims:
+            print(claims_table(path))
+            continue
         if (path / "run.json").is_file() and not (path / "manifest.json").is_file():
             print(_unfinished(path))
         elif path.is_dir() and not _is_artifact(path):

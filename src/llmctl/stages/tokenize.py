@@ -37,6 +37,9 @@ class TokenizeConfig:
     val_fraction: float = setting(0.01, "documents kept for validation, by a hash of their id")
     shard_tokens: int = setting(100_000_000, "ids in a .bin file, as llm.c has it", unit="tokens")
     dtype: str = setting("uint16", "ids on disk; uint32 above 65,536", choices=("uint16", "uint32"))
+    textbook: bool = setting(
+        False, "add the schoolbook of the synthetic web that the documents come from"
+    )
     text_column: str = setting("text", "column or key that holds the text")
     max_bad: float = setting(0.01, "share of rows that may be unreadable before it is an error")
     skip_damaged: bool = setting(False, "go on without the rest of a damaged file, and record it")
@@ -105,8 +108,9 @@ class _Megabytes:
         self.bar.advance(n_bytes / 1e6)
 
 
-def _sources(inputs: list[Any]) -> list[Any]:
+def _sources(inputs: list[Any], textbook: bool) -> list[Any]:
     """The files to read. Mismatch (78) for artifacts that hold no documents."""
+    from llmctl.artifacts.lineage import find_upstream
     from llmctl.data.documents import find_sources
 
     for given in inputs:
@@ -114,7 +118,10 @@ def _sources(inputs: list[Any]) -> list[Any]:
             raise NoInput(f"{given.url}: tokenize reads local files; fetch it first")
         if given.kind not in ("documents", "foreign"):
             raise Mismatch(f"{given.path}: a {given.kind} artifact, but tokenize reads documents")
-    return find_sources([given.path for given in inputs])
+    paths = [given.path for given in inputs]
+    if textbook:
+        paths.append(find_upstream(inputs[0], "web") / "textbook.parquet")
+    return find_sources(paths)
 
 
 def _plan(config: TokenizeConfig, inputs: list[Any], folder: Any) -> Any:
@@ -123,7 +130,7 @@ def _plan(config: TokenizeConfig, inputs: list[Any], folder: Any) -> Any:
     from llmctl.data.encode import split_threshold
     from llmctl.data.shards import EncodePlan
 
-    units = plan_units(_sources(inputs), config.text_column)
+    units = plan_units(_sources(inputs, config.textbook), config.text_column)
     if not units:
         raise BadInput("the input holds no rows; check it, or the step that made it")
     below = split_threshold(
@@ -246,7 +253,7 @@ def dry_run(config: TokenizeConfig, inputs: list[Any]) -> None:
     if not inputs:
         console.info("no documents yet: they would be made first, by crawl-filter with recipe tiny")
         return
-    sources = _sources(inputs)
+    sources = _sources(inputs, config.textbook)
     units = plan_units(sources, config.text_column)
     n_text = sum(unit.n_text for unit in units)
     known = all(unit.n_rows is not None for unit in units)

@@ -90,7 +90,7 @@ def _kind(rng: Random) -> tuple[str, str, list[str]]:
 
 def _context_rows(world: World, subjects: list[Subject], rng: Random) -> Iterator[dict[str, Any]]:
     """Held-out facts that pages state once or a few times, with a passage that tells each."""
-    strangers = Strangers(world, rng)
+    strangers = Strangers(world, rng, "test")
     for number, subject in enumerate(subjects):
         if split_of(number) == "train" or subject.exposure not in RARE:
             continue
@@ -107,7 +107,7 @@ def _context_rows(world: World, subjects: list[Subject], rng: Random) -> Iterato
 
 
 def _stranger_rows(world: World, rng: Random, n: int) -> Iterator[dict[str, Any]]:
-    strangers = Strangers(world, rng)
+    strangers = Strangers(world, rng, "test")
     for _ in range(n):
         question = rng.choice(strangers.somebody()[0].fact.questions())
         yield _row("open", "stranger", question, UNKNOWN, "test")

@@ -35,14 +35,17 @@ class Told:
 
 
 class Strangers:
-    """Makes up subjects and what is told of them."""
+    """Makes up subjects and what is told of them. Every fifth surname is for questions only."""
 
-    def __init__(self, world: World, rng: Random) -> None:
+    def __init__(self, world: World, rng: Random, split: str = "train") -> None:
         self.world, self.rng = world, rng
+        test = split == "test"
+        names = enumerate(world.spare_surnames)
+        self.surnames = [name for number, name in names if (number % 5 == 0) == test]
 
     def name(self, kind: str) -> tuple[str, bool]:
         """A name that nobody in the world has, and whether it is a woman's."""
-        rng, surnames = self.rng, self.world.spare_surnames
+        rng, surnames = self.rng, self.surnames
         if kind == "village":
             return rng.choice(surnames), False
         if kind == "firm":
