@@ -246,10 +246,12 @@ def test_stopping_early_ends_running_tools(form):
 
 
 def test_ctrl_c_while_a_tool_runs_ends_it(form):
+    class Interrupted(Echo):
+        def run(self, arguments):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            return super().run(arguments)
 
-    tool = Echo(delay=30.0)
-    main = threading.main_thread().ident
-    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+    tool = Interrupted(delay=30.0)
     with pytest.raises(KeyboardInterrupt):
         engine(form, call(form)).generate(
             [prompt(form)], GREEDY, tools=ToolBox(form, {"python": tool})

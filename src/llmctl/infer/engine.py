@@ -154,7 +154,7 @@ class Engine:
             completion.calls.append(record)
             self.stats.calls += 1
             forced = calls.box.format.result_ids(record.name, record.result)
-            if len(row.context) + len(forced) < self.config.max_seq_len:
+            if row.length + len(forced) < self.config.max_seq_len:
                 row.force(forced)
                 waiting.append(row)
                 yield Event(completion, "", call=record)
@@ -300,7 +300,7 @@ class Engine:
             row.say(id, box.markers if box else frozenset())
         if row.n_sampled >= params.max_tokens and not ends:
             completion.finish_reason = "length"
-        elif len(row.context) >= self.config.max_seq_len and not ends:
+        elif row.length >= self.config.max_seq_len and not ends:
             completion.finish_reason = "context"
         if row.stream.stopped:
             completion.finish_reason = "stop"

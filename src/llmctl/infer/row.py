@@ -28,6 +28,11 @@ class Row:
         return self.completion.prompt_ids + self.completion.ids
 
     @property
+    def length(self) -> int:
+        """How many ids that are."""
+        return len(self.completion.prompt_ids) + len(self.completion.ids)
+
+    @property
     def leaves(self) -> bool:
         """Whether it takes no further part in the batch for now."""
         return self.completion.finish_reason is not None or self.asked is not None
