@@ -8,6 +8,7 @@ how fast a tool was. So the same seed gives the same text, tools or not.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -110,10 +111,22 @@ class Running(Generic[Row]):
         self.box = box
         self.pool = ThreadPoolExecutor(min(8, 2 * cpu_count()), "tool")
         self.away: list[tuple[int, Row, Future[CallRecord]]] = []  # by the step they come back at
+        self.lock, self.active, self.stopping = threading.Lock(), 0, False
 
     def start(self, row: Row, call: ToolCall | str, text: str, step: int) -> None:
         """Run a call for a row that left at this step."""
-        self.away.append((step + HOLD, row, self.pool.submit(self.box.run, call, text)))
+        self.away.append((step + HOLD, row, self.pool.submit(self._run, call, text)))
+
+    def _run(self, call: ToolCall | str, text: str) -> CallRecord:
+        with self.lock:
+            if self.stopping:
+                return self.box.run("error: stopped", text)
+            self.active += 1
+        try:
+            return self.box.run(call, text)
+        finally:
+            with self.lock:
+                self.active -= 1
 
     def back(self, step: int, *, idle: bool) -> Iterator[tuple[Row, CallRecord]]:
         """Rows that come back now; idle: nothing else goes on, so wait for some."""
@@ -132,8 +145,11 @@ class Running(Generic[Row]):
             yield entry[1], record
 
     def stop(self) -> None:
-        """End what runs, and the threads."""
+        """End what runs, wherever a signal has struck, and the threads."""
+        with self.lock:
+            self.stopping = True
         self.pool.shutdown(wait=False, cancel_futures=True)
-        if self.away:
+        while self.active:  # again: a tool may just be about to begin
             self.box.cancel()
+            time.sleep(0.01)
         self.pool.shutdown(wait=True)
