@@ -28,6 +28,7 @@ from llmctl.infer.engine import Engine
 from llmctl.infer.params import MASK64, SamplingParams
 from llmctl.infer.toolbox import ToolBox
 from llmctl.tokenizer.bpe import clean_text
+from llmctl.tokenizer.chat import Message
 
 PROBS = 5  # likeliest tokens kept for /probs at each place
 
@@ -174,10 +175,12 @@ class Chat:
         return answer
 
     def _fit(self) -> Fit:
-        config = self.engine.config
-        fitted = fit(
-            self.conversation.messages(), self.voice.ids, config.max_seq_len, self.params.max_tokens
-        )
+        context, box = self.engine.config.max_seq_len, self.tools.box
+
+        def ids(messages: Sequence[Message]) -> list[int]:
+            return self.voice.ids(messages, box.format if box else None)
+
+        fitted = fit(self.conversation.messages(), ids, context, self.params.max_tokens)
         if fitted.dropped and fitted.dropped != self.dropped:
             self.show.note(
                 f"[context full: the {fitted.dropped:,} oldest of {fitted.exchanges:,} exchanges "

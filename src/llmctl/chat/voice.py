@@ -27,9 +27,10 @@ class ChatVoice:
         self.format = format
         self.stop_ids = tuple(sorted(format.stop_ids))
 
-    def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt: the conversation, and the header of an answer."""
-        return self.format.render(messages, generation=True).ids
+    def ids(self, messages: Sequence[Message], told: ChatFormat | None = None) -> list[int]:
+        """The prompt: the conversation, and the header of an answer. told: a format that tells the
+        model of its tools."""
+        return (told or self.format).render(messages, generation=True).ids
 
     def messages(self, completion: Completion, unanswered: str) -> list[Message]:
         """What was said, as messages: assistant turns and the results between them.
@@ -90,7 +91,7 @@ class BaseVoice:
     def __init__(self, tokenizer: Tokenizer, start: Sequence[int]) -> None:
         self.tokenizer, self.start = tokenizer, list(start)
 
-    def ids(self, messages: Sequence[Message]) -> list[int]:
+    def ids(self, messages: Sequence[Message], told: ChatFormat | None = None) -> list[int]:
         """The prompt: the conversation as text, up to the answer."""
         return self.start + self.tokenizer.encode(plain_text(messages))
 

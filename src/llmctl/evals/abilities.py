@@ -1,7 +1,7 @@
 """What a model can do in the synthetic world, ability by ability, on held-out items.
 
     answers          a question gets an answer that ends (format)
-    known            facts that ten or thirty pages state
+    known            facts that thirty pages state, each asked in two ways
     strangers        people nobody has heard of: right is to say so
     rare             facts that one or three pages state, from memory
     context          the same facts, with a passage that tells each before the question
@@ -45,7 +45,7 @@ from llmctl.reward.numbers import number_of
 from llmctl.synth.tool_chat import DIRECT
 from llmctl.tokenizer.chat import ChatFormat, chat_format
 
-KNOWN, RARE = (10, 30), (1, 3)  # pages that state a fact
+KNOWN, RARE = 30, (1, 3)  # pages that state a fact
 PROBLEMS = 300  # word problems asked, of each kind of answer
 EASY, HARD = (1, 2, 3), (3, 4)  # steps of a problem
 
@@ -139,8 +139,8 @@ class Questions:
     def of(self, name: str) -> list[Item]:
         """The items of one kind: known, strangers, rare, context, easy, hard, letters."""
         return {
-            "known": lambda: self._facts(KNOWN),
-            "rare": lambda: self._facts(RARE),
+            "known": self._known,
+            "rare": self._rare,
             "context": lambda: self._quizzes("context"),
             "strangers": lambda: self._quizzes("stranger"),
             "letters": lambda: self._quizzes("letters"),
@@ -153,8 +153,18 @@ class Questions:
         rows = pq.read_table(self.web / "quizzes.parquet").to_pylist()
         return [row for row in rows if row["kind"] == "open" and row["split"] == "test"]
 
-    def _facts(self, exposures: Sequence[int]) -> list[Item]:
-        rows = [r for r in self._rows if r["topic"] == "fact" and r["exposure"] in exposures]
+    def _known(self) -> list[Item]:
+        held = {row["fact_id"] for row in self._rows if row["exposure"] == KNOWN}
+        facts = pq.read_table(self.web / "facts.parquet").to_pylist()
+        return [
+            Item(question, tuple(fact["aliases"]))
+            for fact in facts
+            if fact["fact_id"] in held
+            for question in fact["questions"]
+        ]
+
+    def _rare(self) -> list[Item]:
+        rows = [r for r in self._rows if r["topic"] == "fact" and r["exposure"] in RARE]
         return [Item(row["query"], tuple(row["aliases"])) for row in rows]
 
     def _quizzes(self, topic: str) -> list[Item]:

@@ -192,7 +192,8 @@ def _asked(
         tools = open_tools(names, form, documents=documents, passages=config.passages, words=words)
     system = [{"role": "system", "content": config.system}] if config.system else []
     talks = [[*system, {"role": "user", "content": text}] for text in texts]
-    prompts = [form.render(talk, generation=True).ids for talk in talks]
+    told = tools.format if tools else form
+    prompts = [told.render(talk, generation=True).ids for talk in talks]
     return prompts, replace(params, stop_ids=tuple(sorted(form.stop_ids))), tools
 
 

@@ -23,7 +23,7 @@ from llmctl.synth.turns import Message, assistant, user
 from llmctl.synth.world import World
 
 NAME = "Pip"  # the assistant's
-KNOWN_TIMES = 3  # each well-known fact is asked for so often
+KNOWN_TIMES = 4  # each well-known fact is asked for so often
 
 
 def answer_to(fact: Fact, phrasing: int) -> str:
@@ -147,12 +147,12 @@ def conversation_rows(
         "identity": (writer.identity, 200),
         "smalltalk": (writer.smalltalk, 150),
         "skill": (writer.skill, 500),
-        "context": (writer.context, 1200),
-        "search": (writer.tools.search, 1500),
-        "steps": (writer.tools.steps, 2200),
+        "context": (writer.context, 2000),
+        "search": (writer.tools.search, 2400),
+        "steps": (writer.tools.steps, 2600),
         "direct": (writer.tools.direct, 600),
         "python": (writer.tools.python, 1000),
-        "spelling": (writer.tools.spelling, 900),
+        "spelling": (writer.tools.spelling, 1300),
         "story": (writer.story, 80),
         "several": (writer.several, 200),
     }

@@ -31,14 +31,13 @@ class Teacher:
         self.strangers = Strangers(world, rng)
 
     def reading(self) -> str:
-        """Some people and what is told of them, plainly or as pages tell it; then questions."""
+        """Some people with a fact each, told plainly or as pages do; then each is asked for."""
         rng, strangers = self.rng, self.strangers
-        people = [strangers.somebody() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-        told = [one for person in people for one in person]
-        asked = rng.sample(told, min(len(told), 3))
+        people = [strangers.somebody(most=1) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        asked = rng.sample(people, len(people))
         tell = strangers.plainly if rng.random() < 0.5 else strangers.passage
         lines = [" ".join(tell(person) for person in people)]
-        lines += [f"{rng.choice(t.fact.questions())} {t.sentence}" for t in asked]
+        lines += [f"{rng.choice(told.fact.questions())} {told.sentence}" for [told] in asked]
         return "\n".join(lines)
 
     def sums(self) -> str:

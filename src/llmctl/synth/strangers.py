@@ -53,13 +53,13 @@ class Strangers:
         first, woman = first_name(rng)
         return f"{first} {rng.choice(surnames)}", woman
 
-    def somebody(self) -> list[Told]:
-        """Somebody new, with one to three facts; three in four are people."""
+    def somebody(self, most: int = 3) -> list[Told]:
+        """Somebody new, with one to `most` facts; three in four are people."""
         rng = self.rng
         kind = rng.choice(("person",) * 6 + ("village", "firm"))
         relations = {"village": _VILLAGE, "firm": _FIRM}.get(kind, _PERSON)
         name, woman = self.name(kind)
-        n = min(len(relations), rng.choice((1, 1, 2, 3)))
+        n = min(len(relations), most, rng.choice((1, 1, 1, 2, 2, 3)))
         told = []
         for relation in rng.sample(relations, n):
             value = rng.choice(values_of(relation, self.world))

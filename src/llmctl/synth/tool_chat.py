@@ -72,12 +72,12 @@ class ToolWriter:
             return self.strangers.passage(self.strangers.somebody())
         return expand("news.more", self.rng, self.world.cast(self.rng), set())
 
-    def _problem(self, big: bool = False) -> Problem:
-        return make_problem(self.rng, self.rng.randint(1, 3), big=big)
+    def _problem(self, most: int = 3, big: bool = False) -> Problem:
+        return make_problem(self.rng, self.rng.randint(1, most), big=big)
 
     def steps(self) -> list[Message]:
         """A word problem, worked."""
-        problem = self._problem()
+        problem = self._problem(most=4)
         return [user(problem.prompt), assistant(problem.solution)]
 
     def direct(self) -> list[Message]:

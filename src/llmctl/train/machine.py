@@ -26,7 +26,7 @@ from llmctl.train.plan import auto_micro_batch, divisor_at_most, memory_per_rank
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU_MICRO_TOKENS = 1024  # of one lane: activations that stay near the caches
 # seconds an eager run must be predicted to take before compiling (18-166 s on a CPU) pays
-COMPILE_PAYS = {"cpu": 900.0, "cuda": 120.0}
+COMPILE_PAYS = {"cpu": 400.0, "cuda": 120.0}
 EAGER_SHARE = {"cpu": 0.45, "cuda": 0.3}  # of the peak, for that prediction
 
 

@@ -47,10 +47,10 @@ class Reinforcement:
         self.format = rl_data.open_format(source.path)
         self.shape = hf.load_config(source.path)
         self.shared = world.device.type == "cpu"
+        self.tools = self._open_tools()
         self._open_problems()
         self.judge = self._open_judge(config.reward, "reward")
         self.gold = self._open_judge(config.gold, "gold") if config.gold else None
-        self.tools = self._open_tools()
         self.tuning = self._tuning()
         self.model = hf.load_model(source.path, torch.float32, world.device).train()
         self.reference = hf.load_model(source.path, torch.float32, world.device)
@@ -75,8 +75,9 @@ class Reinforcement:
             )
         train = [p for p in found if p.split != "test"]
         test = [p for p in found if p.split == "test"][: config.eval_n]
-        self.problems, self.prompts = rl_data.encode_prompts(train, self.format, room=room)
-        self.held_out = HeldOut(*rl_data.encode_prompts(test, self.format, room=room))
+        told = self.tools.format if self.tools else self.format
+        self.problems, self.prompts = rl_data.encode_prompts(train, told, room=room)
+        self.held_out = HeldOut(*rl_data.encode_prompts(test, told, room=room))
         if not self.problems:
             raise NoInput(f"{path}: no problem of the train split that fits; give others")
         if config.gold and not self.held_out.problems:

@@ -62,7 +62,9 @@ class RolloutBatch:
         """The same on another device."""
         if device.type == "cpu":
             return self
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        tensors: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
         return replace(self, **tensors)
 
 
