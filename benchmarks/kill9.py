@@ -39,6 +39,11 @@ CHAIN: dict[str, tuple[str | None, list[str]]] = {
         "pretrain",
         "--batch 4 --steps 40 --save-steps 5 --eval-steps 20 --dtype fp32".split(),
     ),
+    "rl": (
+        "sft",
+        "--steps 8 --save-steps 2 --eval-steps 4 --eval-n 8 --prompts-per-step 4 --group-size 4 "
+        "--max-tokens 24 --dtype fp32".split(),
+    ),
 }
 
 

@@ -88,8 +88,8 @@ def folders(tmp_path_factory, letters, chat_letters):
 
 @pytest.fixture(scope="session")
 def scripted(tmp_path_factory, chat_letters):
-    """scripted(question, texts and control tokens …) -> the folder of a model that, asked this,
-    writes that: its next token is a function of the position alone."""
+    """scripted(question, texts and control tokens …) -> the folder of a model that, asked this and
+    told of python, writes that: its next token is a function of the position alone."""
     from llmctl.model.config import ModelConfig
     from llmctl.model.hf import save_model
     from llmctl.model.transformer import Transformer
@@ -98,7 +98,8 @@ def scripted(tmp_path_factory, chat_letters):
     def make(question, *pieces):
         tokenizer, width = chat_letters, 128
         message = {"role": "user", "content": question}
-        prompt = chat_format(tokenizer).render([message], generation=True).ids
+        told = chat_format(tokenizer).with_tools(["python"])
+        prompt = told.render([message], generation=True).ids
         script = []
         for piece in pieces:
             special = tokenizer.id_of(piece)

@@ -93,7 +93,7 @@ def made(chat_letters, tmp_path):
             ChatVoice(chat_format(chat_letters)),
             Show(out, talk, colour=False),
             SamplingParams(seed=7, max_tokens=100),
-            Tools(open=open_tools or (lambda names: SimpleNamespace(names=names))),
+            Tools(open=open_tools or (lambda names: SimpleNamespace(names=names, format=None))),
             transcript=Transcript(tmp_path, "model"),
             about={"id": "m"},
             **more,
