@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from llmctl import sandbox
-from llmctl.core.errors import Mismatch, Refused, UsageError, did_you_mean
+from llmctl.artifacts.lineage import find_upstream
+from llmctl.artifacts.store import Artifact
+from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError, did_you_mean
 from llmctl.infer.search import Index, read_texts
 from llmctl.infer.toolbox import Tool, ToolBox
 from llmctl.tokenizer.chat import ChatFormat
 
-__all__ = ["NAMES", "PythonTool", "SearchTool", "Tool", "ToolBox", "open_tools"]
+__all__ = ["NAMES", "PythonTool", "SearchTool", "Tool", "ToolBox", "documents_of", "open_tools"]
 NAMES = ("python", "search")
 RESULT_WORDS = 120  # of a result, at most; the context of a small model holds a few hundred
 PASSAGES = 3
@@ -76,6 +78,16 @@ class SearchTool:
 
     def cancel(self) -> None:
         """A search takes milliseconds."""
+
+
+def documents_of(model: Artifact, given: str) -> Path | None:
+    """What search looks in: documents named, else those the model was made from, if any."""
+    if given:
+        return Path(given)
+    try:
+        return find_upstream(model, "documents")
+    except NoInput:
+        return None
 
 
 def open_tools(

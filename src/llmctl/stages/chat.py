@@ -40,10 +40,10 @@ class ChatConfig:
         (), "ask this, print the answer and leave; - reads it from stdin", flag="-p"
     )
     system: str = setting("", "system prompt: what the model is told before the conversation")
-    tools: tuple[str, ...] = setting(
-        (), f"what the model may call: {', '.join(TOOLS)}; search needs --documents"
+    tools: tuple[str, ...] = setting((), f"what the model may call: {', '.join(TOOLS)}")
+    documents: str = setting(
+        "", "parquet or JSONL that search looks in; empty: the documents the model was made from"
     )
-    documents: str = setting("", "documents artifact, parquet or JSONL file that search looks in")
     load: str = setting("", "go on with this saved conversation (JSON with `messages`)")
     resume: bool = setting(False, "go on with the last conversation with this model")
     keep: bool = setting(True, "write a transcript after each turn, and a history of lines typed")
@@ -74,8 +74,6 @@ class ChatConfig:
         for name in self.tool_names():
             if name not in TOOLS:
                 raise UsageError(f"no tool {name!r}{did_you_mean(name, list(TOOLS))}")
-        if "search" in self.tool_names() and not self.documents:
-            raise UsageError("--tools search needs --documents PATH to look in")
         if self.load and self.resume:
             raise UsageError("--load and --resume were both given; give one of them")
         for name in ("workers", "stop_repeats"):
@@ -173,7 +171,7 @@ def _open(
         artifact.path, dtype=config.dtype, device=config.device, workers=config.workers
     )
     voice = _voice(config, artifact, engine)
-    tools = _tools(config, voice)
+    tools = _tools(config, artifact, voice)
     out = stdout()
     raw = once and (config.raw or not out.isatty())
     return Chat(
@@ -203,15 +201,14 @@ def _voice(config: ChatConfig, artifact: Artifact, engine: Engine) -> Voice:
     )
 
 
-def _tools(config: ChatConfig, voice: Voice) -> Tools:
+def _tools(config: ChatConfig, artifact: Artifact, voice: Voice) -> Tools:
     """The tools asked for. Refused (77) for python where nothing can isolate it."""
     from llmctl.chat.session import Tools
+    from llmctl.infer.tools import documents_of, open_tools
 
-    documents = Path(config.documents) if config.documents else None
+    documents = documents_of(artifact, config.documents)
 
     def box(names: Sequence[str]) -> ToolBox:
-        from llmctl.infer.tools import open_tools
-
         return open_tools(names, voice.format, documents=documents)
 
     tools = Tools(open=box, known=TOOLS if documents else ("python",))

@@ -54,7 +54,9 @@ class GenerateConfig:
     )
     system: str = setting("", "with --chat: what the model is told before the message")
     tools: tuple[str, ...] = setting((), "what the model may call: python, search (repeatable)")
-    documents: str = setting("", "what search looks in: documents artifact, parquet or JSONL")
+    documents: str = setting(
+        "", "what search looks in: parquet, JSONL; empty: what the model was made from"
+    )
     passages: int = setting(3, "passages that a search gives back")
     result_words: int = setting(120, "longest result of a tool that the model reads", unit="words")
     stop: tuple[str, ...] = setting((), "text that ends the continuation; \\n stands for a newline")
@@ -87,8 +89,6 @@ class GenerateConfig:
         for name in self.tool_names:
             if name not in TOOLS:
                 raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
-        if "search" in self.tool_names and not self.documents:
-            raise UsageError("the search tool has nothing to look in; name it with --documents")
         if self.passages < 1 or self.result_words < 1:
             raise UsageError("passages and result_words must be at least 1")
 
@@ -165,7 +165,6 @@ def _asked(
 ) -> tuple[list[list[int]], SamplingParams, ToolBox | None]:
     """The prompts' ids, how to go on from them, and what the model may call."""
     from dataclasses import replace
-    from pathlib import Path
 
     from llmctl.infer.prompts import start_ids
     from llmctl.tokenizer.chat import chat_format
@@ -185,9 +184,9 @@ def _asked(
         raise Mismatch(f"{artifact.path}: a base model, it has no chat format; run sft first")
     tools = None
     if names := config.tool_names:
-        from llmctl.infer.tools import open_tools
+        from llmctl.infer.tools import documents_of, open_tools
 
-        documents = Path(config.documents) if config.documents else None
+        documents = documents_of(artifact, config.documents)
         words = config.result_words
         tools = open_tools(names, form, documents=documents, passages=config.passages, words=words)
     system = [{"role": "system", "content": config.system}] if config.system else []

@@ -18,7 +18,7 @@ from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.infer.toolbox import ToolBox
-from llmctl.infer.tools import open_tools
+from llmctl.infer.tools import documents_of, open_tools
 from llmctl.model import hf
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.train import rl_data
@@ -151,7 +151,7 @@ class Reinforcement:
         config = self.config
         if not config.tools:
             return None
-        documents = Path(config.documents) if config.documents else None
+        documents = documents_of(self.source, config.documents)
         return open_tools(config.tools, self.format, documents=documents)
 
     def _sampler(self) -> Sampler:

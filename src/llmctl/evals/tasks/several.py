@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from llmctl.artifacts.lineage import find_upstream
 from llmctl.artifacts.store import Artifact
 from llmctl.core import console
-from llmctl.core.errors import BadInput, LlmctlError, UsageError
+from llmctl.core.errors import BadInput, UsageError
 from llmctl.evals.tasks.ask import Asking, Result, Subject, ask
 from llmctl.evals.tasks.kinds import KINDS, Choice, Task
 from llmctl.evals.tasks.read import find_files, read_tasks
@@ -106,14 +104,9 @@ def open_subject(name: str, model: Artifact, opening: Opening) -> Subject:
 
 
 def _tools(model: Artifact, format: ChatFormat, opening: Opening) -> ToolBox:
-    from llmctl.infer.tools import open_tools
+    from llmctl.infer.tools import documents_of, open_tools
 
-    documents = Path(opening.documents) if opening.documents else None
-    if documents is None and "search" in opening.tools:
-        try:
-            documents = find_upstream(model, "documents")
-        except LlmctlError as error:
-            raise UsageError(f"--tools search needs --documents: {error}") from None
+    documents = documents_of(model, opening.documents)
     return open_tools(opening.tools, format, documents=documents)
 
 
