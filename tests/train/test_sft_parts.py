@@ -265,6 +265,34 @@ def test_weights_and_splits_reach_the_mixture(tmp_path, format):
     assert once.hash != twice.hash and once.hash == open_data(path, format).hash
 
 
+def test_paths_of_a_tree_and_phrasings_of_a_fact_stay_on_one_side(tmp_path, format):
+    def exchange(question, answer):
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+    starts = chats.conversations(40, turns=1)
+    trees = [[*start, *exchange(word, "rain")] for start in starts for word in ("bread", "mill")]
+    path = chats.write_jsonl(tmp_path / "trees.jsonl", trees)
+    rows = [
+        {"messages": exchange(f"{word} {i}", f"river {i}"), "fact_id": f"e{i}"}
+        for i in range(40)
+        for word in ("old", "men")
+    ]
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for file in (path, facts):
+        [source] = open_data(file, format).sources
+        assert 2 <= len(source.val) < 40
+        train, val = (first_answers(format, side) for side in (source.train, source.val))
+        assert not train & val
+
+
+def first_answers(format, side):
+    """The first thing that the assistant says in each sequence."""
+    parts = [side.ids[a:b].tolist() for a, b in zip(side.offsets, side.offsets[1:])]
+    texts = map(format.tokenizer.decode, parts)
+    return {text.split("assistant<|im_sep|>")[1].split("<|im_end|>")[0] for text in texts}
+
+
 def test_a_template_that_marks_nothing_as_the_assistants_is_refused(tmp_path):
     end = "{{ m.content + '<|im_end|>' }}"
     blind = chats.CHATML.replace(

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from llmctl.core import console
 from llmctl.core.errors import BadInput
 from llmctl.data.conversations import Conversation, SourceSpec, read_conversations
@@ -105,7 +103,7 @@ def open_chats(
     seed: int,
     max_bad: float,
 ) -> Chats:
-    """Read and pack every source. The same conversation is never on both sides of the split.
+    """Read and pack every source. Nothing that begins alike is on both sides of the split.
 
     BadInput (65) when more than max_bad of a source cannot be read or holds nothing to train on, or
     when no conversation is left; UsageError (2) for a column or value that is not there.
@@ -120,8 +118,8 @@ def open_chats(
         kept = list(_fitting(rows, format, seq_len, source))
         _check_dropped(source, len(rows), seq_len, max_bad)
         sides: tuple[list[Rendered], list[Rendered]] = ([], [])
-        for rendered in kept:
-            sides[_held_out(rendered, val_fraction, seed)].append(rendered)
+        for row, rendered in kept:
+            sides[in_validation(row.group, val_fraction, seed)].append(rendered)
         source.train, source.val = (MaskedSequences.of(side) for side in sides)
         sources.append(source)
     common: dict[str, Any] = {"seq_len": seq_len, "vocab_size": vocab_size, "pad_id": pad_id}
@@ -137,9 +135,9 @@ _NONE = MaskedSequences.of([])
 
 def _fitting(
     rows: Sequence[Conversation], format: ChatFormat, seq_len: int, source: Source
-) -> Iterator[Rendered]:
+) -> Iterator[tuple[Conversation, Rendered]]:
     """The conversations as ids and masks, cut at the end of a turn where they are too long."""
-    for rendered in render_all(rows, format):
+    for row, rendered in zip(rows, render_all(rows, format)):
         if isinstance(rendered, str):
             source.dropped[rendered] += 1
         elif not any(rendered.mask):
@@ -148,9 +146,9 @@ def _fitting(
             source.dropped[f"no whole answer fits {seq_len:,} tokens"] += 1
         elif length < len(rendered.ids):
             source.cut += 1
-            yield Rendered(rendered.ids[:length], rendered.mask[:length])
+            yield row, Rendered(rendered.ids[:length], rendered.mask[:length])
         else:
-            yield rendered
+            yield row, rendered
 
 
 def render_all(rows: Sequence[Conversation], format: ChatFormat) -> Iterator[Rendered | str]:
@@ -172,9 +170,3 @@ def _check_dropped(source: Source, n_rows: int, seq_len: int, max_bad: float) ->
             f"{source.path}: none of {n_rows:,} conversations can be used in rows of "
             f"{seq_len:,} tokens: {', '.join(source.dropped)}; give a longer seq_len"
         )
-
-
-def _held_out(rendered: Rendered, val_fraction: float, seed: int) -> bool:
-    """By content: the same conversation is on the same side wherever it stands."""
-    content = hashlib.sha256(np.array(rendered.ids, "<i4").tobytes()).hexdigest()
-    return in_validation(content, val_fraction, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -25,6 +26,15 @@ class Conversation:
     messages: list[Message]
     where: str
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """What conversations share that must not be parted between training and measuring: the
+        fact they are about, however it is put; else how the user begins, as in all of a tree."""
+        if fact := self.extra.get("fact_id"):
+            return f"fact {fact}"
+        asked = [m for m in self.messages if m["role"] == "user"]
+        return json.dumps([m.get("content") for m in asked[:1] or self.messages])
 
 
 @dataclass
