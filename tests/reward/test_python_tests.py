@@ -51,13 +51,14 @@ def test_cases_and_setup():
         ("assert f() is True", "f()", True, 1),
         ("assert f() != 3", "f()", 4, 3),
         ("assert f(2) > 1.5", "f(2)", 2, 1),
-        ("assert A().b(1)[0] == -1", "A().b(1)[0]", -1, 1),
+        ("assert A().b(1)[0] == -1", "A().b(1)", [-1], [1]),
+        ("assert f()[:2] == [1, 2]", "f()", [1, 2, 3], [1, 3]),
         ("assert f() == float('inf')", "f()", float("inf"), 1e308),
         ("assert f() == {1: {2, 3}}", "f()", {1: {2, 3}}, {True: {2, 3}}),
     ],
 )
 def test_assertions_are_taken_apart(test, call, right, wrong):
-    found, judge = taken_apart(test)
+    [(found, judge)] = taken_apart(test)
     assert found.source == call
     assert judge(right) is True
     try:
@@ -79,11 +80,52 @@ def test_assertions_are_taken_apart(test, call, right, wrong):
         "assert 1 < f(1) < 3",
         "no python at all",
         "assert (" * 500,
+        "assert eval('square(3) == 8')",
+        "assert same(square(3), 8)",
+        "assert near.same(square(3), 8)",
     ],
 )
 def test_other_assertions_are_counted_not_guessed(test):
-    grade = grade_tests(RIGHT, [test])
+    setup = "def same(a, b): return a == b\nimport operator as near"
+    grade = grade_tests(RIGHT, [test], setup)
     assert (grade.total, grade.share, grade.passed, grade.ungradable) == (0, None, False, (test,))
+
+
+def test_each_part_of_an_and_is_a_case():
+    grade = grade_tests(RIGHT, ["assert square(3) == 9 and square(2) == 5 and square(1)"])
+    assert (grade.n_passed, grade.total) == (2, 3)
+    assert grade.failures == ("square(2): wrong value 4",)
+    assert taken_apart("assert f(1) == 1 and f(2) == 2 and f(3)")[1][0].source == "f(2)"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert square(2) == 5 and square(3) == 8",
+        "assert square(2) == 5 or square(3) == 8",
+        "assert all(square(x) == y for x, y in ((2, 5), (3, 8)))",
+        "assert (square(2) == 5) == True",
+        "assert bool(square(2) == 5)",
+        "assert not square(2) != 5",
+        "assert int(square(2) == 5) == 1",
+        "assert [5, 8].__contains__(square(2))",
+        "assert [square(2)] == [5]",
+        "assert len([x for x in [5] if x == square(2)]) == 1",
+        "assert square(2).__eq__(5)",
+        "assert square(2).startswith('5')",
+        "assert operator.eq(square(2), 5)",
+        "assert {True: 1}[square(2) == 5] == 1",
+        "assert (lambda v: v == 5)(square(2))",
+        "assert math.isclose(square(2), 5) == True",
+        "assert square(2) == 5 if square(2) == 5 else square(2) == 5",
+    ],
+)
+def test_what_is_expected_is_never_compared_by_the_program(test):
+    code = "import math, operator\nmath.isclose = lambda *a: True\n"
+    code += "class E:\n def __eq__(s, o): return True\n def __ne__(s, o): return False\n"
+    code += " def __hash__(s): return 5\n def startswith(s, o): return True\n"
+    grade = grade_tests(code + "def square(x): return E()", [test])
+    assert grade.n_passed == 0 and not grade.passed
 
 
 def test_what_is_expected_never_enters_the_sandbox():
@@ -95,7 +137,7 @@ def test_what_is_expected_never_enters_the_sandbox():
     # 8274 and 3190 stand in the expectation alone; the call carries one of them backwards
     from llmctl.sandbox import run_cases
 
-    call, _ = taken_apart("assert f('4728') == [8274, 'canary-3190']")
+    [(call, _)] = taken_apart("assert f('4728') == [8274, 'canary-3190']")
     assert run_cases(code, [call]) == [0]
 
 

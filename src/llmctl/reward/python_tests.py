@@ -3,15 +3,17 @@
 An assertion is taken apart here: `assert f(2) == 3` becomes the call f(2), which goes into the
 sandbox, and the value 3, which does not. What comes back is plain data, compared here by type and
 value: True is not 1, an object that equals everything is no plain data, and leaving early with exit
-code 0 answers nothing. set(), sorted(), round() … around the call are applied here too.
+code 0 answers nothing. set(), sorted(), round() … around the call and [0] behind it are applied
+here too. Nothing but a bare call goes in: inside, `f(2) == 3` is whatever the program says it is.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +56,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Grade:
-    """n_passed of `total` gradable tests. ungradable: tests whose form does not say what value is
-    expected; failures: why the others did not pass, one line each."""
+    """n_passed of `total` gradable tests; `assert A and B` is two. ungradable: tests whose form
+    does not say what value is expected; failures: why the others did not pass, one line each."""
 
     n_passed: int
     total: int
@@ -92,22 +94,20 @@ def grade_tests(
     not 1. Refused (77) where there is no isolation. A program that
     crashes, hangs or floods fails its tests; nothing it does is an error here.
     """
-    calls: list[Call] = []
-    judges: list[Judge] = []
-    ungradable = []
+    asked: list[tuple[Call, Judge]] = []
+    ungradable, helpers = [], _names_bound(setup)
     for test in tests:
         try:
-            call, judge = (
-                _of_case(test, exact) if isinstance(test, Case) else taken_apart(test, exact)
-            )
+            if isinstance(test, Case):
+                asked.append(_of_case(test, exact))
+            else:
+                asked += taken_apart(test, exact, helpers)
         except _Ungradable:
             ungradable.append(str(test))
-            continue
-        calls.append(call)
-        judges.append(judge)
+    calls = [call for call, _ in asked]
     values = sandbox.run_cases(f"{code}\n{setup}", calls, limits=limits) if calls else []
     passed, failures = 0, []
-    for call, judge, value in zip(calls, judges, values):
+    for (call, judge), value in zip(asked, values):
         name = call.source or call.function
         if isinstance(value, Failure):
             failures.append(f"{name}: {value.error}")
@@ -126,7 +126,7 @@ def _holds(judge: Judge, value: Any) -> bool:
     """A judge's verdict on plain data; data it has no verdict on is wrong."""
     try:
         return judge(value)
-    except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError):
+    except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError):
         return False
 
 
@@ -134,11 +134,25 @@ def _equals(expected: Any, exact: bool) -> Judge:
     return lambda value: same(value, expected, exact=exact)
 
 
-def taken_apart(test: str, exact: bool = True) -> tuple[Call, Judge]:
-    """The call in an assertion, and what its value ought to be.
+def _names_bound(code: str) -> set[str]:
+    """What a test's setup imports, defines or assigns."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    found = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    found |= {(n.asname or n.name).split(".")[0] for n in nodes if isinstance(n, ast.alias)}
+    return found | {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+
+def taken_apart(
+    test: str, exact: bool = True, helpers: Collection[str] = ()
+) -> list[tuple[Call, Judge]]:
+    """The calls in an assertion, and what their values ought to be.
 
     Understood: CALL == VALUE (either way round), CALL != VALUE, orders, `is`, a bare CALL or `not
-    CALL`, math.isclose(CALL, VALUE, …), abs(CALL - VALUE) < VALUE; the CALL in any of WRAPPERS.
+    CALL`, math.isclose(CALL, VALUE, …), abs(CALL - VALUE) < VALUE; the CALL in any of WRAPPERS or
+    with an index; several with `and` between. helpers: functions that are not the program's.
     ValueError for other forms.
     """
     try:
@@ -147,14 +161,25 @@ def taken_apart(test: str, exact: bool = True) -> tuple[Call, Judge]:
         raise _Ungradable(test) from None
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         raise _Ungradable(test)
-    asserted = body[0].test
-    if isinstance(asserted, ast.Compare):
-        return _of_comparison(asserted, exact)
-    if isinstance(asserted, ast.UnaryOp) and isinstance(asserted.op, ast.Not):
-        return _judged(asserted.operand, lambda value: not value)
-    if isinstance(asserted, ast.Call) and ast.unparse(asserted.func) in ("math.isclose", "isclose"):
-        return _of_isclose(asserted)
-    return _judged(asserted, bool)
+    whole = body[0].test
+    if isinstance(whole, ast.BoolOp) and isinstance(whole.op, ast.And):
+        parts = whole.values
+    else:
+        parts = [whole]
+    found = [_of_condition(part, exact) for part in parts]
+    if any(call.source.partition("(")[0] in helpers for call, _ in found):
+        raise _Ungradable(test)
+    return found
+
+
+def _of_condition(node: ast.expr, exact: bool) -> tuple[Call, Judge]:
+    if isinstance(node, ast.Compare):
+        return _of_comparison(node, exact)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _judged(node.operand, lambda value: not value)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("math.isclose", "isclose"):
+        return _of_isclose(node)
+    return _judged(node, bool)
 
 
 def _of_comparison(node: ast.Compare, exact: bool) -> tuple[Call, Judge]:
@@ -204,20 +229,38 @@ def _of_isclose(node: ast.Call) -> tuple[Call, Judge]:
 
 
 def _judged(node: ast.expr, judge: Judge) -> tuple[Call, Judge]:
-    """A call with its wrappers taken off: they are applied to the value that comes back."""
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id in WRAPPERS
-        and node.args
-        and any(isinstance(part, ast.Call) for part in ast.walk(node.args[0]))
-    ):
+    """A bare call, its wrappers and index taken off: they are applied to what comes back."""
+    if isinstance(node, ast.Subscript):
+        index = _index(node.slice)
+        return _judged(node.value, lambda value: judge(value[index]))
+    if not isinstance(node, ast.Call):
+        raise _Ungradable
+    if isinstance(node.func, ast.Name) and node.func.id in WRAPPERS and node.args:
         wrapper, rest = WRAPPERS[node.func.id], [_value(x) for x in node.args[1:]]
         named = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
         return _judged(node.args[0], lambda value: judge(wrapper(value, *rest, **named)))
-    if not any(isinstance(part, ast.Call) for part in ast.walk(node)):
-        raise _Ungradable  # nothing of the program's is asked
+    if not _is_programs(node.func):
+        raise _Ungradable
     return Call(source=ast.unparse(node)), judge
+
+
+def _is_programs(function: ast.expr) -> bool:
+    """Whether it is the program that a test asks by calling this: a function of no built-in name,
+    or a method of an object made for it, A().f. Not f().m: what f gives would judge itself."""
+    if isinstance(function, ast.Attribute):
+        made = function.value
+        if not (isinstance(made, ast.Call) and isinstance(made.func, ast.Name)):
+            return False
+        a_class = made.func.id[0].isupper() and not function.attr.startswith("__")
+        return a_class and _is_programs(made.func)
+    return isinstance(function, ast.Name) and not hasattr(builtins, function.id)
+
+
+def _index(node: ast.expr) -> Any:
+    """The plain index or slice that an expression spells."""
+    if not isinstance(node, ast.Slice):
+        return _value(node)
+    return slice(*(x and _value(x) for x in (node.lower, node.upper, node.step)))
 
 
 def _is_value(node: ast.expr) -> bool:
