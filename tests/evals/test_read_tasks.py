@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl.core.errors import BadInput, NoInput
+from llmctl.data.problems import read_problems
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.kinds import Choice, Open
 from llmctl.evals.tasks.read import find_files, read_tasks
@@ -59,6 +60,17 @@ def lines(path, *rows):
 def test_kinds(name, kind, wanted, tmp_path):
     [task] = read_tasks(lines(tmp_path / "t.jsonl", ROWS[name]))
     assert (task.kind, task.items) == (kind, (wanted,))
+
+
+@pytest.mark.parametrize("answer", ["72", 72, "Leeds", ["Leeds", "the city of Leeds"]])
+def test_a_problem_without_a_verifier_is_graded_as_in_training(answer, tmp_path):
+    path = lines(tmp_path / "t.jsonl", {"prompt": "Which?", "answer": answer, "aliases": ["x"]})
+    [problem], [task] = read_problems(path), read_tasks(path)
+    [item] = task.items
+    assert (item.verifier, item.answers) == (
+        problem.verifier,
+        (problem.answer, *problem.meta["aliases"]),
+    )
 
 
 def test_line_separators_inside_strings_end_no_row(tmp_path):

@@ -143,17 +143,29 @@ Parts = tuple[Any, str, str, dict[str, Any]]  # prompt, answer, verifier, meta
 
 
 def _plain(row: Row) -> Parts | str:
-    answer = row["answer"]
-    aliases = [str(a) for a in answer[1:]] if isinstance(answer, list) else []
-    answer = answer[0] if isinstance(answer, list) and answer else answer
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+    answers = right_answers(row)
+    if not answers:
         return "the answer is neither text nor a number"
     meta = dict(row["meta"]) if isinstance(row.get("meta"), Mapping) else {}
-    aliases += [str(a) for a in row.get("aliases") or []]
-    if aliases:
-        meta["aliases"] = aliases
-    verifier = row.get("verifier") or ("math" if is_number(str(answer)) else "exact")
-    return row["prompt"], str(answer), str(verifier), meta
+    if answers[1:]:
+        meta["aliases"] = list(answers[1:])
+    verifier = row.get("verifier") or default_verifier(answers[0])
+    return row["prompt"], answers[0], str(verifier), meta
+
+
+def right_answers(row: Row) -> tuple[str, ...]:
+    """What is right for a row with prompt and answer (text, a number, or a list with aliases after
+    the first), the row's aliases included; () where that is no answer."""
+    answer = row.get("answer")
+    first, *others = answer if isinstance(answer, list) and answer else [answer]
+    if isinstance(first, bool) or not isinstance(first, str | int | float):
+        return ()
+    return tuple(dict.fromkeys(map(str, [first, *others, *(row.get("aliases") or [])])))
+
+
+def default_verifier(answer: str) -> str:
+    """What checks a row that names nothing: numbers by value, else the text."""
+    return "math" if is_number(answer) else "exact"
 
 
 def is_number(text: str) -> bool:

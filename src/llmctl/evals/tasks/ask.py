@@ -213,7 +213,7 @@ def _open(
     grader = Grader()
     grader.check(asked, result.task)
     verifiers = {item.verifier for item in asked}
-    worked = bool(verifiers - {MATCH})
+    worked = bool(verifiers - {MATCH, "exact"})  # more than a line: reasoning, code
     stops = (NEXT,) if "python-tests" in verifiers else (NEXT, "\n\n")
     params = SamplingParams(
         max_tokens=asking.max_tokens,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.errors import BadInput, NoInput
+from llmctl.data.problems import default_verifier, right_answers
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 
@@ -254,19 +255,19 @@ def _question(where: str, row: Row) -> tuple[Kind, Item]:
 
 def _problem(where: str, row: Row) -> tuple[Kind, Item]:
     """Our problems, and anybody's {prompt, answer}."""
-    prompt, answer = row.get("prompt"), row.get("answer")
+    prompt, answers = row.get("prompt"), right_answers(row)
     if isinstance(prompt, list):  # messages: the last one asks
         prompt = prompt[-1].get("content") if prompt and isinstance(prompt[-1], Mapping) else None
     if not isinstance(prompt, str) or not prompt.strip():
         raise Unusable("prompt is no text")
-    if not isinstance(answer, str | int | float):
-        raise Unusable("answer is no text")
-    verifier = row.get("verifier") or "match"
+    if not answers:
+        raise Unusable("answer is neither text nor a number")
+    verifier = row.get("verifier") or default_verifier(answers[0])
     if not isinstance(verifier, str):
         raise Unusable("verifier is no name")
     meta = row.get("meta") if isinstance(row.get("meta"), Mapping) else {}
     worked = str((meta or {}).get("solution") or "")
-    return "open", Open(where, prompt.strip(), (str(answer),), verifier, worked, meta or {})
+    return "open", Open(where, prompt.strip(), answers, verifier, worked, meta or {})
 
 
 def _code(where: str, row: Row) -> tuple[Kind, Item]:
