@@ -1,6 +1,7 @@
 """Programs graded: right ones pass, cheats do not, whatever they do to their own process."""
 
 import json
+import time
 
 import pytest
 
@@ -187,6 +188,7 @@ CHEATS = {
     "a generator": "def square(x):\n yield x * x",
     "a fork that answers": "import os\nif os.fork() == 0: os._exit(0)\ndef square(x): return x * x",
     "deep": "def square(x):\n a = []\n for _ in range(100000): a = [a]\n return a",
+    "a number that cannot be printed": "def square(x): return 10 ** 5000",
     "itself": "def square(x):\n a = []; a.append(a); return a",
 }
 
@@ -196,6 +198,17 @@ def test_no_cheat_is_paid(name):
     limits = Limits(cpu_seconds=1, wall_seconds=1.0, output_bytes=10_000)
     grade = grade_tests(CHEATS[name], TESTS, limits=limits)
     assert not grade.passed and grade.n_passed == 0 and len(grade.failures) == 3
+
+
+@pytest.mark.parametrize("kind", ["set", "dict", "list"])
+def test_no_reply_keeps_the_grader_busy(kind):
+    """Numbers of one hash, 25,000 of them: a set of them takes half a minute to build."""
+    code = "import sys\nraw = [{'int': hex(i * (2**61 - 1))} for i in range(25_000)]\n"
+    code += "raw = [[x, None] for x in raw]\n" if kind == "dict" else ""
+    code += f"sys.modules['llmctl.sandbox.values'].encode = lambda v: {{{kind!r}: raw}}\n"
+    started = time.process_time()
+    grade = grade_tests(code + "def square(x): return x", ["assert set(square(2)) == {0, 1}"])
+    assert not grade.passed and time.process_time() - started < 5
 
 
 def test_equal_numbers_of_two_types_only_where_allowed():

@@ -169,6 +169,30 @@ def test_values_come_back_as_they_went():
             decode(wrong)
 
 
+def test_a_reply_may_not_be_deep_large_or_slow_to_look_at():
+    collide = [{"int": hex(i * (2**61 - 1))} for i in range(8_000)]  # all of the same hash
+    deep = None
+    for _ in range(100):
+        deep = {"list": [deep]}
+    long = {"tuple": [{"tuple": [None] * 1000}] * 3}  # few members, but each is looked at whole
+    for raw in (
+        {"set": collide},
+        {"frozenset": collide},
+        {"dict": [[key, None] for key in collide]},
+        {"list": [{"set": collide[i : i + 500]} for i in range(0, 8_000, 500)]},
+        {"set": long["tuple"]},
+        {"list": [None] * 100_001},
+        {"int": "0x1" + "0" * 4_000},
+        deep,
+    ):
+        with pytest.raises(ValueError):
+            decode(raw)
+    assert len(decode({"set": collide[:1_000]})) == 1_000 and decode(long)
+    for value in (set(range(8_000)), dict.fromkeys(range(8_000)), 10**5_000):
+        with pytest.raises(NotPlain):
+            encode(value)
+
+
 def test_runs_from_several_threads_do_not_meet():
     found = {}
 

@@ -19,13 +19,13 @@ from typing import Any
 
 from llmctl import sandbox
 from llmctl.sandbox import Call, Failure, Limits
-from llmctl.sandbox.values import same
+from llmctl.sandbox.values import same, set_of
 
 LIMITS = Limits(cpu_seconds=5, wall_seconds=10.0, output_bytes=64 << 10)
 Judge = Callable[[Any], bool]
 WRAPPERS: dict[str, Callable[..., Any]] = {
-    "set": set,
-    "frozenset": frozenset,
+    "set": set_of,
+    "frozenset": lambda *members: frozenset(set_of(*members)),
     "sorted": sorted,
     "list": list,
     "tuple": tuple,
