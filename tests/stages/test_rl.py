@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from llmctl import pipeline
+from llmctl.artifacts.store import Draft
 from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
 from llmctl.model import hf
 from llmctl.model.reward import RewardModel, save_reward_model
@@ -114,6 +115,29 @@ class Counting:
         return [finite(sign * len(reply)) for _, reply in answers]
 
 
+def killed_before_its_commit(place, out, monkeypatch, **settings):
+    """What the same command makes of such a run, if no step is done again."""
+
+    def broken(*args):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Draft, "commit", broken)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(place, out, **settings)
+    with monkeypatch.context() as counting:
+        counting.setattr(RlBatches, "_sample", broken)
+        return train(place, out, **settings)
+
+
+def test_a_spent_kl_budget_survives_a_kill_before_the_commit(place, tmp_path, monkeypatch):
+    settings = dict(steps=12, save_steps=4, eval_steps=6, kl_budget=1e-9)
+    made = killed_before_its_commit(place, tmp_path / "torn", monkeypatch, **settings)
+    assert made.stats["stopped"] == "kl-budget" and made.stats["steps"] == 5
+    assert weights(tmp_path / "torn") != weights(place / "sft")
+    assert [p.name for p in (tmp_path / "torn/state").glob("*")] == ["step-00000005"]
+
+
 def test_an_over_optimised_run_stops_and_keeps_the_best_model(place, tmp_path, monkeypatch):
     monkeypatch.setattr(rl.Reinforcement, "_open_judge", lambda self, reward, name: Counting(name))
     settings = dict(steps=40, eval_steps=3, gold="exact", lr=1e-2)
@@ -125,6 +149,11 @@ def test_an_over_optimised_run_stops_and_keeps_the_best_model(place, tmp_path, m
     assert weights(tmp_path / "out") == weights(place / "sft")
     rows = [r for r in read_metrics(tmp_path / "out/metrics.jsonl") if "eval_gold" in r]
     assert rows[-1]["guard_alarms"] == 2 and rows[-1]["eval_reward"] > rows[0]["eval_reward"]
+    settings["steps"] = stats["steps"]  # the last evaluation of the plan is the one that alarms
+    again = killed_before_its_commit(place, tmp_path / "torn", monkeypatch, **settings)
+    assert {k: again.stats[k] for k in ("stopped", "model_of_step")} == {
+        k: stats[k] for k in ("stopped", "model_of_step")
+    }
 
 
 def test_a_dead_batch_changes_no_weight(place, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from llmctl.artifacts.store import Draft
 from llmctl.core.config import payload_settings
 from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
 from llmctl.core.files import sha256_file
@@ -17,11 +18,16 @@ from llmctl.model.reward import load_reward_model
 from llmctl.pipeline import Request, dry_run, run
 from llmctl.reward.scorer import Scorer
 from llmctl.stages.rm import RmConfig
+from llmctl.train.loop import Loop
 from llmctl.train.metrics import read_metrics
 from train import chats
 
 FEW = dict(batch=6, save_steps=3, eval_steps=4, workers=1, lr=3e-3, dtype="fp32")
 RUDE = ("go away", "not now")
+
+
+def broken(*args):
+    raise RuntimeError("killed")
 
 
 def write_rankings(path, n=60, seed=0, split=False):
@@ -135,12 +141,19 @@ def test_the_data_s_own_split_is_kept(tmp_path, base):
     assert [int(r["where"].split(":")[1]) % 3 for r in rows] == [1] * 10
 
 
-def test_folds_judge_every_ranking_once_and_then_train_on_all(tmp_path, base, data):
-    made = run("rm", base, out=tmp_path / "rm", data=(str(data),), folds=3, steps=3, **FEW)
+def test_folds_judge_every_ranking_once_and_then_train_on_all(tmp_path, base, data, monkeypatch):
+    """Killed before its commit, the run trains no fold again."""
+    settings = FEW | dict(out=tmp_path / "rm", data=(str(data),), folds=3, steps=3)
+    with monkeypatch.context() as killed:
+        killed.setattr(Draft, "commit", broken)
+        with pytest.raises(RuntimeError, match="killed"):
+            run("rm", base, **settings)
+    monkeypatch.setattr(Loop, "_step", broken)
+    made = run("rm", base, **settings)
     assert made.stats["held_out_pairs"] == 120 and made.stats["rankings"] == 60
     rows = [json.loads(x) for x in (made.path / "held_out.jsonl").read_text().split("\n") if x]
     assert len({r["where"] for r in rows}) == 60
-    assert not list((made.path / "state").glob("fold-*"))
+    assert not list((made.path / "state").glob("fold-*/state"))
 
 
 def test_nothing_is_asked_on_both_sides(tmp_path, base):

@@ -27,7 +27,7 @@ from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import gather
 from llmctl.train.policy_loss import Drawable, Objective
 from llmctl.train.rl_batches import COLUMNS, Drawing, RlBatches
-from llmctl.train.rl_end import Best, draw_rewards, drop_state, stats_of
+from llmctl.train.rl_end import Best, draw_rewards, drop_state, save_end, stats_of
 from llmctl.train.rl_eval import Evaluation, HeldOut
 from llmctl.train.rl_rows import PolicyLoss
 from llmctl.train.rl_watch import Finished
@@ -135,11 +135,13 @@ class Reinforcement:
                 hooks.append(Hook(self.tuning.plan.eval_steps, guard))
                 batches.look_back = lambda step: guard(step, back=True)
             loop = self.tuning.build(self.model, batches, self._loss(sampler), hooks, COLUMNS)
+            batches.before_end = lambda: save_end(loop, self.world)
             if evaluation:
                 batches.evaluated = True
                 batches.watch.start(evaluation(0).get("eval_pass_1"))
             with contextlib.suppress(Finished):
                 loop.run()
+            batches.begin(loop.state.step)  # a run killed after its last step has taken none
             if evaluation and loop.state.step not in evaluation.rows:
                 evaluation(loop.state.step)
             sampler.close()
@@ -240,9 +242,12 @@ class Reinforcement:
 
     def _guard(self, evaluation: Evaluation, batches: RlBatches) -> Any:
         """A hook that ends the run when the reward model is over-optimised."""
+        plan = self.tuning.plan
 
         def call(step: int, back: bool = False) -> None:
-            verdict = evaluation.look(step) if back else evaluation.verdict
+            # the evaluation after an early end is none that the guard was asked about
+            asked = step if step == plan.steps else step - step % plan.eval_steps
+            verdict = evaluation.look(asked) if back else evaluation.verdict
             if verdict is None or not verdict.over_optimised:
                 return
             batches.watch.finished = Finished(
@@ -260,10 +265,10 @@ class Reinforcement:
         self, loop: Loop, best: Best, evaluation: Evaluation | None, stopped: Finished | None
     ) -> dict[str, Any]:
         """Write the model; the manifest's stats."""
-        step = loop.state.step
+        step, taken = loop.state.step, 0
         if stopped is not None and stopped.reason == OVER_OPTIMISED:
             assert evaluation is not None and evaluation.verdict is not None
-            step = evaluation.verdict.best.step
+            step = taken = evaluation.verdict.best.step
             best.take_back(step, self.reference)
         weights = gather(self.model.state_dict(), self.world)
         rows: list[dict[str, Any]] = []
@@ -271,7 +276,7 @@ class Reinforcement:
             hf.save_state(weights, self.shape, self.draft.path, self.format.tokenizer)
             rows = read_metrics(self.draft.path / "metrics.jsonl")
             draw_rewards(rows, self.draft.path / "reward.svg")
-            drop_state(loop, self.draft.path / "state")
+            drop_state(loop, best, taken)
         self.world.wait()
         evals = evaluation.rows if evaluation else {}
         return {

@@ -121,6 +121,7 @@ class RlBatches:
         self.held: Held | None = None
         self.evaluated = False  # on held-out problems, before the first step
         self.look_back: Callable[[int], None] | None = None  # what earlier steps say of the end
+        self.before_end: Callable[[], None] | None = None  # called where the run ends early
         self._learning = time.perf_counter()
         self._micro = 1
         self.watch = Watch(drawing.kl_budget, drawing.dead_stop)
@@ -130,12 +131,10 @@ class RlBatches:
 
     def take(self, step: int, micro_batch: int) -> Iterator[RolloutBatch]:
         """The micro-batches of an update. Raises Finished when the run is to end here."""
-        if not self._begun:
-            self._begun = True
-            self.watch.begin(self.folder, step)
-            if self.look_back is not None:
-                self.look_back(step)
+        self.begin(step)
         if self.watch.finished is not None:
+            if self.before_end is not None:
+                self.before_end()
             raise self.watch.finished
         number, update = divmod(step, self.drawing.updates)
         self._micro = micro_batch
@@ -145,6 +144,15 @@ class RlBatches:
             self.held = self._load(number)
         self._learning = time.perf_counter()
         yield from self.held.batches
+
+    def begin(self, step: int) -> None:
+        """Once, before anything else: learn what the steps before this one said of the end."""
+        if self._begun:
+            return
+        self._begun = True
+        self.watch.begin(self.folder, step)
+        if self.look_back is not None:
+            self.look_back(step)
 
     def probe(self, micro_batch: int) -> RolloutBatch:
         """A micro-batch as large as any can be, to see whether it fits."""

@@ -1,4 +1,4 @@
-"""The end of an RL run: the best weights taken back, what a resume needed dropped, and figures."""
+"""The end of an RL run: the best weights taken back, what is not needed dropped, and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Best:
         self.world.wait()
 
     def take_back(self, step: int, start: Transformer) -> None:
-        """Put the weights of that step in place of the last ones; of step 0 those of `start`."""
+        """Put the weights of that step in place of the last ones; of step 0 those of `start`. All
+        ranks must call it: none leaves before all have read."""
         if step == 0:
             self.model.load_state_dict(start.state_dict())
             return
@@ -48,12 +49,25 @@ class Best:
             )
         weights = found[0].tensors("model")
         copy_into(dict(self.model.named_parameters()), weights, str(found[0].path))
+        self.world.wait()
 
 
-def drop_state(loop: Loop, state: Path) -> None:
-    """After the end: what only a resume needed."""
+def save_end(loop: Loop, world: World) -> None:
+    """A checkpoint of where the run ends before its plan does: it may still be killed before its
+    commit. One that is there is left as it is. All ranks must call it."""
+    step = loop.state.step
+    if not world.share(any(c.step == step for c in loop.checkpoints)):
+        loop.save()
+
+
+def drop_state(loop: Loop, best: Best, taken: int) -> None:
+    """What is not needed to come to this end again; the folder has no manifest yet, so the run may
+    still be killed and resumed. taken: the step whose weights were taken back; 0: none was."""
     loop.checkpoints.keep_only(loop.state.step)
-    for path in [*state.glob("reward-*"), *state.glob("gold-*"), state / "best"]:
+    best.checkpoints.keep_only(taken)
+    state = loop.checkpoints.folder
+    copies = [*state.glob("reward-*"), *state.glob("gold-*")]  # a resume makes them again
+    for path in [*copies, *([] if taken else [best.checkpoints.folder])]:
         shutil.rmtree(path, ignore_errors=True)
     for path in state.glob("rollouts-*.json"):
         path.unlink(missing_ok=True)

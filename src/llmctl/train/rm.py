@@ -114,8 +114,9 @@ class RmTraining:
             scores = run.scores(parted.held_out)
             if self.world.is_main:
                 write_json(kept, scores)
-                shutil.rmtree(folder / "state", ignore_errors=True)
             self.world.wait()
+        if self.world.is_main:
+            shutil.rmtree(folder / "state", ignore_errors=True)
         found = read_json(kept)
         if not isinstance(found, list) or len(found) != len(parted.held_out):
             raise Mismatch(f"{kept}: scores of other rankings; start anew with --force")
@@ -130,9 +131,7 @@ class RmTraining:
             draw_loss(read_metrics(path / "metrics.jsonl"), path / "loss.svg", per="ranking")
             if report:
                 judgement.write(path, report)
-            loop.checkpoints.keep_only(run.tuning.plan.steps)
-            for old in (path / "state").glob("fold-*"):
-                shutil.rmtree(old)
+            loop.checkpoints.keep_only(run.tuning.plan.steps)  # the folds' scores stay as well
         self.world.wait()
         return {
             "head": "reward",
