@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llmctl.core.errors import BadInput, NoInput, UsageError
+from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
 from llmctl.data.conversations import parse_source, read_conversations
 from llmctl.pipeline import run
 from llmctl.stages.probe import ProbeConfig
@@ -91,9 +91,29 @@ def test_a_model_that_knows_nothing_learns_to_say_so(model, web, tmp_path, capsy
     assert [row["earlier"] for row in again.stats["against"]] == ["unknown", "unknown"]
 
 
-def test_refusals_alone_are_no_output(model, web, tmp_path):
-    with pytest.raises(BadInput, match="8 unknown.*raise refusal_share"):
-        probe(model, web, tmp_path / "a", refusal_share=0.5)
+def test_refusals_alone_are_no_output_and_the_replies_are_kept(model, web, tmp_path):
+    out = tmp_path / "a"
+    with pytest.raises(Mismatch, match="8 unknown.*raise refusal_share.*kept in .*/asked.jsonl"):
+        probe(model, web, out, refusal_share=0.5)
+    rows = [json.loads(line) for line in open(out / "asked.jsonl")]
+    assert len(rows) == FACTS and all(len(row["replies"]) == 5 for row in rows)
+    assert "8 refusals left out" in (out / "report.txt").read_text()
+
+
+def test_replies_outlive_a_judge_that_cannot_judge(model, web, tmp_path, capsys):
+    out = tmp_path / "a"
+    with pytest.raises(NoInput):
+        probe(model, web, out, judge=str(tmp_path / "missing"))
+    kept = out / "state" / "replies.jsonl"
+    assert f"kept in {kept}" in " ".join(capsys.readouterr().err.split())
+    rows = [json.loads(line) for line in open(kept)]
+    assert len(rows) == FACTS and all(len(row["replies"]) == 5 for row in rows)
+
+
+def test_an_earlier_probe_is_looked_for_before_anything_is_asked(model, web, tmp_path, capsys):
+    with pytest.raises(NoInput, match="--against names"):
+        probe(model, web, tmp_path / "a", against=str(web))
+    assert "replies" not in capsys.readouterr().err
 
 
 def test_where_facts_come_from_has_to_be_said(model, tmp_path):

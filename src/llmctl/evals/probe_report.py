@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmctl.core import console
 from llmctl.core.console import render_table
 from llmctl.core.errors import BadInput, NoInput
 from llmctl.core.files import atomic_write
@@ -113,6 +114,18 @@ def write_asked(found: Sequence[Found], limits: tuple[int, int], path: Path) -> 
         for one in found:
             line = json.dumps(one.row(*limits), ensure_ascii=False)
             file.write(line.encode("utf-8", "replace") + b"\n")
+
+
+def write_replies(found: Sequence[Found], folder: Path) -> Path:
+    """Replies that nobody has judged yet, into state/, which a run that fails leaves."""
+    path = folder / "state" / "replies.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as file:
+        for one in found:
+            row = {"fact_id": one.fact.fact_id, "asked": one.asked, "replies": one.replies}
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    console.info(f"every reply is kept in {path} until it is judged")
+    return path
 
 
 def write_conversations(written: Written, path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import BadInput, NoInput, UsageError
+from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
 from llmctl.core.stage import Stage
 
 if TYPE_CHECKING:
@@ -98,14 +98,44 @@ class ProbeConfig:
 
 def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     """Ask, judge, write the conversations; the tables go to stderr and report.txt."""
-    from llmctl.core import console
     from llmctl.evals import probe_report as report
-    from llmctl.evals.probe import REFUSALS, ask_facts, conversations
+    from llmctl.evals.probe import REFUSALS, conversations
+
+    [model] = inputs
+    earlier = report.read_earlier(Path(config.against)) if config.against else None
+    facts, stats = _facts(config, model, draft)
+    found, own_words = _ask(config, model, facts)
+    replies = report.write_replies(found, Path(draft.path))  # judging may fail
+    stats |= _judge(config, found, draft)
+    written = conversations(
+        found,
+        known_at=config.known_threshold,
+        unknown_at=config.unknown_at_most,
+        refusal_share=config.refusal_share,
+        phrasings=config.refusals or REFUSALS,
+        own_words=own_words,
+        seed=config.seed,
+    )
+    stats |= _report(config, found, written, earlier, draft)
+    replies.unlink()  # all of it stands in asked.jsonl now
+    if not written.rows:
+        raise Mismatch(
+            f"{model.path}: of {len(facts):,} facts {stats['known']} are known and "
+            f"{stats['unknown']} unknown; without the held-out ones, and with refusals at most "
+            f"{config.refusal_share:.0%} of the rows, none is left; ask more or raise "
+            f"refusal_share, with another -o (every reply is kept in {draft.path}/{report.ASKED})"
+        )
+    report.write_conversations(written, Path(draft.path) / report.CONVERSATIONS)
+    return stats
+
+
+def _ask(config: ProbeConfig, model: Any, facts: list[Fact]) -> tuple[list[Found], bool]:
+    """Every fact's replies, and whether they are the model's own words in its chat format."""
+    from llmctl.core import console
+    from llmctl.evals.probe import ask_facts
     from llmctl.evals.tasks.several import Opening, open_subject
     from llmctl.infer.opening import model_line
 
-    [model] = inputs
-    facts, stats = _facts(config, model, draft)
     opening = Opening(
         chat=None if config.chat else False,
         dtype=config.dtype,
@@ -127,27 +157,7 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
             seed=config.seed,
             on_answer=bar.advance,
         )
-    own_words = subject.format is not None
-    del subject
-    stats |= _judge(config, found, draft)
-    written = conversations(
-        found,
-        known_at=config.known_threshold,
-        unknown_at=config.unknown_at_most,
-        refusal_share=config.refusal_share,
-        phrasings=config.refusals or REFUSALS,
-        own_words=own_words,
-        seed=config.seed,
-    )
-    stats |= _report(config, found, written, draft)
-    if not written.rows:
-        raise BadInput(
-            f"{model.path}: of {len(facts):,} facts {stats['known']} are known and "
-            f"{stats['unknown']} unknown; without the held-out ones, and with refusals at most "
-            f"{config.refusal_share:.0%} of the rows, none is left; ask more or raise refusal_share"
-        )
-    report.write_conversations(written, Path(draft.path) / report.CONVERSATIONS)
-    return stats
+    return found, subject.format is not None
 
 
 def _facts(config: ProbeConfig, model: Any, draft: Any) -> tuple[list[Fact], dict[str, Any]]:
@@ -227,7 +237,11 @@ def _judge(config: ProbeConfig, found: list[Found], draft: Any) -> dict[str, Any
 
 
 def _report(
-    config: ProbeConfig, found: list[Found], written: Written, draft: Any
+    config: ProbeConfig,
+    found: list[Found],
+    written: Written,
+    earlier: dict[str, str] | None,
+    draft: Any,
 ) -> dict[str, Any]:
     """Print and keep the tables; asked.jsonl; the manifest's figures."""
     from llmctl.core import console
@@ -245,8 +259,8 @@ def _report(
         "rows_unknown": written.count("unknown"),
         "refusals_left_out": written.left_out,
     }
-    if config.against:
-        stats["against"] = report.against(found, report.read_earlier(Path(config.against)))
+    if earlier is not None:
+        stats["against"] = report.against(found, earlier)
         tables.append(report.against_table(stats["against"]))
     n = len(written.rows)
     share = stats["rows_unknown"] / n if n else 0.0
