@@ -216,6 +216,33 @@ def test_running_code_can_be_stopped():
     assert run_python("1 + 1").stdout == "2\n"
 
 
+def test_whoever_stops_ends_only_what_is_his():
+    mine, others, found = object(), object(), {}
+
+    def work(owner):
+        found[owner] = run_python("import time\ntime.sleep(1)\n7", owner=owner)
+
+    threads = [threading.Thread(target=work, args=(owner,)) for owner in (mine, others)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    sandbox.stop_running(mine)
+    for thread in threads:
+        thread.join()
+    assert found[mine].killed == "stopped"
+    assert (found[others].killed, found[others].stdout) == (None, "7\n")
+
+
+def test_a_keeper_stopped_at_the_very_end_is_not_used_again():
+    pool = sandbox._mine()
+    with pool.keeper() as keeper:
+        keeper.stop()  # after the run, before it is given back
+    assert keeper.process.poll() is not None and keeper not in pool.idle
+    with pool.keeper() as another:
+        assert another is not keeper
+    assert run_python("1 + 1").stdout == "2\n"
+
+
 def test_a_killed_program_takes_its_sandbox_with_it(tmp_path):
     code = "from llmctl import sandbox; print(sandbox.mode(), flush=True); "
     code += (

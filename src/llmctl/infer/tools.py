@@ -47,15 +47,15 @@ class PythonTool:
         code = _argument(arguments, "code")
         if code is None:
             return 'error: python takes {"code": text}'
-        outcome = sandbox.run_python(code, limits=self.limits)
+        outcome = sandbox.run_python(code, limits=self.limits, owner=self)
         shown = shortened(outcome.stdout.strip("\n"), self.words)
         if outcome.error is not None:
             shown = f"{shown}\nerror: {outcome.error}" if shown else f"error: {outcome.error}"
         return shown or "(no output)"
 
     def cancel(self) -> None:
-        """End running programs."""
-        sandbox.stop_running()
+        """End the programs that run for this tool."""
+        sandbox.stop_running(self)
 
 
 class SearchTool:

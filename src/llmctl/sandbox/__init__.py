@@ -63,7 +63,7 @@ class _Pool:
         self.lock = threading.Lock()
         self.checking = threading.Lock()
         self.idle: list[Keeper] = []
-        self.busy: set[Keeper] = set()
+        self.busy: dict[Keeper, object] = {}  # and whose run it is
         self.mode: str | None = None
         self.reason: str | None = None
 
@@ -91,7 +91,7 @@ class _Pool:
         self.reason = "; ".join(reasons)
 
     @contextlib.contextmanager
-    def keeper(self) -> Iterator[Keeper]:
+    def keeper(self, owner: object = None) -> Iterator[Keeper]:
         """A keeper for one run. Refused (77) where there is no isolation."""
         if why := self.check():
             raise Refused(
@@ -108,7 +108,7 @@ class _Pool:
             except KeeperLost as error:
                 raise Refused(f"the sandbox does not start any more ({error})") from None
         with self.lock:
-            self.busy.add(found)
+            self.busy[found] = owner
         try:
             yield found
         except BaseException:
@@ -116,15 +116,18 @@ class _Pool:
             raise
         finally:
             with self.lock:
-                self.busy.discard(found)
+                del self.busy[found]
+                if found.stopped and not found.lost:
+                    found.close()  # the word to stop came just when the run had ended
                 if not found.lost:
                     self.idle.append(found)
 
-    def stop_running(self) -> None:
-        """End what runs now."""
+    def stop_running(self, owner: object = None) -> None:
+        """End what runs now: all of it, or what is the owner's."""
         with self.lock:
-            for keeper in self.busy:
-                keeper.stop()
+            for keeper, whose in self.busy.items():
+                if owner is None or whose is owner:
+                    keeper.stop()
 
     def close(self) -> None:
         """End all keepers."""
@@ -186,20 +189,24 @@ def mode() -> str | None:
     return None if pool.check() else pool.mode
 
 
-def stop_running() -> None:
-    """From any thread: end all runs that go on. They return an Outcome with killed="stopped"."""
-    _mine().stop_running()
+def stop_running(owner: object = None) -> None:
+    """From any thread: end the runs of an owner that go on; None: everybody's. They return an
+    Outcome with killed="stopped"."""
+    _mine().stop_running(owner)
 
 
-def run_python(code: str, *, stdin: str = "", limits: Limits | None = None) -> Outcome:
+def run_python(
+    code: str, *, stdin: str = "", limits: Limits | None = None, owner: object = None
+) -> Outcome:
     """Run code like a notebook's cell: what it prints, then the value of a last expression.
 
-    Every run is new: no names, no files of an earlier one; `random` is seeded. Refused (77) where
-    there is no isolation; what the code does, even a crash, is in the Outcome.
+    Every run is new: no names, no files of an earlier one; `random` is seeded. owner: who may end
+    it with stop_running(owner). Refused (77) where there is no isolation; what the code does, even
+    a crash, is in the Outcome.
     """
     limits = limits or Limits()
     started = time.perf_counter()
-    with _mine().keeper() as keeper:
+    with _mine().keeper(owner) as keeper:
         run = keeper.run(_clean(code), stdin=_clean(stdin), show=True, calls=(), limits=limits)
     seconds = time.perf_counter() - started
     text = bytes(run.printed[: limits.output_bytes]).decode("utf-8", "replace")
