@@ -13,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from llmctl import pipeline
 from llmctl.artifacts.store import Draft
+from llmctl.core.config import payload_settings
 from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
 from llmctl.model import hf
 from llmctl.model.reward import RewardModel, save_reward_model
@@ -46,6 +47,10 @@ def place(tmp_path_factory):
 def train(place, out, **settings):
     settings = FAST | dict(data=str(place / "problems.jsonl")) | settings
     return pipeline.run("rl", [place / "sft"], out=out, **settings)
+
+
+def broken(*args):
+    raise RuntimeError("killed")
 
 
 def weights(folder):
@@ -117,10 +122,6 @@ class Counting:
 
 def killed_before_its_commit(place, out, monkeypatch, **settings):
     """What the same command makes of such a run, if no step is done again."""
-
-    def broken(*args):
-        raise RuntimeError("killed")
-
     with monkeypatch.context() as killing:
         killing.setattr(Draft, "commit", broken)
         with pytest.raises(RuntimeError, match="killed"):
@@ -174,6 +175,30 @@ def test_a_group_of_one_is_refused():
         RlConfig(group_size=1)
     with pytest.raises(UsageError, match="not a multiple of updates=4"):
         RlConfig(steps=10, updates=4)
+
+
+def test_what_the_guard_judges_by_is_in_the_fingerprint():
+    from llmctl.stages.rl import RlConfig
+
+    found = payload_settings(RlConfig(eval_n=5, eval_steps=3, rollout_rows=4, save_steps=2))
+    assert found == {"eval_n": 5, "eval_steps": 3}
+
+
+def test_a_resumed_run_draws_as_many_answers_at_once_as_it_began_with(place, tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(rl.Sampler):
+        def __init__(self, *args, max_rows, **options):
+            seen.append(max_rows)
+            super().__init__(*args, max_rows=max_rows, **options)
+
+    monkeypatch.setattr(rl, "Sampler", Watched)
+    with monkeypatch.context() as killing:
+        killing.setattr(RlBatches, "metrics", broken)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(place, tmp_path / "out", steps=1, rollout_rows=4)
+    train(place, tmp_path / "out", steps=1, rollout_rows=64)
+    assert seen == [4, 4]
 
 
 def test_code_without_isolation_is_refused_before_any_work(place, tmp_path, monkeypatch):

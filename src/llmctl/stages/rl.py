@@ -78,12 +78,16 @@ class RlConfig(TuningConfig):
     )
     tools: tuple[str, ...] = setting((), "tools the model may call: python, search")
     documents: str = setting("", "documents artifact that search looks into")
-    eval_n: int = setting(200, "held-out problems asked at each evaluation", payload=False)
+    # with gold, what is evaluated and when decides where the run ends, so both are payload
+    eval_n: int = setting(200, "held-out problems asked at each evaluation")
+    eval_steps: int = setting(0, "held-out evaluation every so many updates; 0: 5 a run")
     dead_stop: int = setting(
         200, "end (76) after so many steps without anything to learn from; 0: never"
     )
     max_bad: float = setting(0.01, "share of unusable rows in the data that is put up with")
-    rollout_rows: int = setting(256, "answers drawn at once, at most", payload=False)
+    rollout_rows: int = setting(
+        256, "answers drawn at once, at most; a resumed run keeps its first", payload=False
+    )
     warmup: float = setting(0.05, "linear learning-rate warmup", unit="share of the steps")
     decay: float = setting(0.0, "decay at the end, along 1 - sqrt", unit="share of the steps")
     lr: float = setting(0.0, "peak learning rate; 0: 6e-5 at 256 wide, falling as 1/width")

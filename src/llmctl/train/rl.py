@@ -157,15 +157,21 @@ class Reinforcement:
         return open_tools(config.tools, self.format, documents=documents)
 
     def _sampler(self) -> Sampler:
-        config = self.config
         return Sampler(
             self.model,
             self.format,
             dtype=self.tuning.dtype,
             lanes=self.tuning.machine.lanes,
-            max_rows=config.rollout_rows,
+            max_rows=self._rollout_rows(),
             tools=self.tools,
         )
+
+    def _rollout_rows(self) -> int:
+        """As when the run began: batches of another size would draw other bits."""
+        wanted, rows = self.config.rollout_rows, 0
+        if self.world.is_main and (rows := self.draft.remember("rollout_rows", wanted)) != wanted:
+            console.warn(f"rollout_rows={wanted}: the run began with {rows} and keeps to that")
+        return int(self.world.share(rows))
 
     def _batches(self, sampler: Sampler) -> RlBatches:
         config = self.config
