@@ -13,7 +13,7 @@ from llmctl.reward.judges import VerifierJudge, finite
 from llmctl.train.policy_loss import Objective
 from llmctl.train.rl_batches import Drawing, RlBatches
 from llmctl.train.rl_rows import PolicyLoss, micro_batches
-from llmctl.train.rl_watch import Finished
+from llmctl.train.rl_watch import Finished, Watch
 from llmctl.train.rollouts import Grading, Group, Rollout, Sampler, grade, measures, summary
 
 from .rl_tiny import problems, tiny_format, tiny_policy
@@ -165,6 +165,17 @@ def test_steps_without_anything_to_learn_end_the_run(tmp_path):
         for step in range(3):
             list(found.take(step, 4))
             found.metrics(step)
+
+
+def test_a_resumed_run_counts_the_steps_without_anything_to_learn_before_it(tmp_path):
+    rows = [dict(step=1, dead=1.0), dict(step=2, dead=0.5), dict(step=3, dead=1.0), dict(step=4)]
+    lines = [json.dumps(row) + "\n" for row in [*rows, dict(step=5, dead=0.0)]]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    watch = Watch(dead_stop=3)
+    watch.begin(tmp_path, 4)  # step 5 came after the checkpoint, and is made anew
+    watch.dead(1.0)
+    with pytest.raises(Diverged, match="3 steps in a row"):
+        watch.dead(1.0)
 
 
 def test_a_batch_is_found_again_between_two_updates(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import takewhile
 from pathlib import Path
 
 from torch import Tensor
@@ -39,10 +40,11 @@ class Watch:
     def begin(self, folder: Path, step: int) -> None:
         """A resumed run knows what the steps before said of its end."""
         rows = read_metrics(folder / "metrics.jsonl") if step else []
-        self._kl = [
-            r["kl_answer"] for r in rows if r["step"] <= step and r.get("kl_answer") is not None
-        ]
+        rows = [r for r in rows if r["step"] <= step]
+        self._kl = [r["kl_answer"] for r in rows if r.get("kl_answer") is not None]
         self.kl(step, None)
+        shares = [r["dead"] for r in rows if r.get("dead") is not None]
+        self._dead_steps = sum(1 for _ in takewhile(lambda share: share >= 1, reversed(shares)))
 
     def kl(self, step: int, found: float | None) -> None:
         """Spend the KL budget: the mean of the last steps, in nats an answer."""
