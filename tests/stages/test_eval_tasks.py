@@ -96,7 +96,7 @@ def test_what_is_refused(models, tasks):
         run("eval", models[:1], out=out)
     with pytest.raises(UsageError, match="--chat needs a chat format"):
         evaluate(models[:1], (str(tasks / "asked.jsonl"),), out, chat=True)
-    with pytest.raises(UsageError, match="--tools pyton: no such tool; did you mean 'python'"):
+    with pytest.raises(UsageError, match="no tool 'pyton'; did you mean 'python'"):
         evaluate(models[1:], (str(tasks / "asked.jsonl"),), out, tools=("pyton,search",))
     (tasks / "other.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(BadInput, match="no known kind of task"):

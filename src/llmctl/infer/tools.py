@@ -13,13 +13,13 @@ from typing import Any
 from llmctl import sandbox
 from llmctl.artifacts.lineage import find_upstream
 from llmctl.artifacts.store import Artifact
-from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError, did_you_mean
+from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
+from llmctl.core.tool_names import NAMES, tool_names
 from llmctl.infer.search import Index, read_texts
 from llmctl.infer.toolbox import Tool, ToolBox
 from llmctl.tokenizer.chat import ChatFormat
 
 __all__ = ["NAMES", "PythonTool", "SearchTool", "Tool", "ToolBox", "documents_of", "open_tools"]
-NAMES = ("python", "search")
 RESULT_WORDS = 120  # of a result, at most; the context of a small model holds a few hundred
 PASSAGES = 3
 PYTHON_LIMITS = sandbox.Limits(cpu_seconds=5, wall_seconds=10.0, output_bytes=16 << 10)
@@ -106,9 +106,7 @@ def open_tools(
     UsageError (2) for an unknown tool or search without documents; Mismatch (78) for a model
     without a chat format; Refused (77) for python where there is no isolation.
     """
-    for name in names:
-        if name not in NAMES:
-            raise UsageError(f"no tool {name!r}{did_you_mean(name, list(NAMES))}")
+    names = tool_names(names)
     if format is None:
         raise Mismatch("tools need a model that was taught to call them: run sft first")
     tools: dict[str, Tool] = {}

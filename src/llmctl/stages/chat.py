@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from llmctl.core.config import setting
 from llmctl.core.errors import Cancelled, NoInput, UsageError
 from llmctl.core.stage import Stage
+from llmctl.core.tool_names import NAMES, tool_names
 
 if TYPE_CHECKING:
     from llmctl.artifacts.store import Artifact
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from llmctl.infer.params import SamplingParams
     from llmctl.infer.toolbox import ToolBox
 
-TOOLS = ("python", "search")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChatConfig:
@@ -40,7 +39,7 @@ class ChatConfig:
         (), "ask this, print the answer and leave; - reads it from stdin", flag="-p"
     )
     system: str = setting("", "system prompt: what the model is told before the conversation")
-    tools: tuple[str, ...] = setting((), f"what the model may call: {', '.join(TOOLS)}")
+    tools: tuple[str, ...] = setting((), f"what the model may call: {', '.join(NAMES)}")
     documents: str = setting(
         "", "parquet or JSONL that search looks in; empty: the documents the model was made from"
     )
@@ -68,12 +67,8 @@ class ChatConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings (2) before a model is loaded."""
-        from llmctl.core.errors import did_you_mean
-
         self.sampling()
-        for name in self.tool_names():
-            if name not in TOOLS:
-                raise UsageError(f"no tool {name!r}{did_you_mean(name, list(TOOLS))}")
+        self.tool_names()
         if self.load and self.resume:
             raise UsageError("--load and --resume were both given; give one of them")
         for name in ("workers", "stop_repeats"):
@@ -82,8 +77,7 @@ class ChatConfig:
 
     def tool_names(self) -> tuple[str, ...]:
         """The tools asked for; a word may hold several with commas between."""
-        words = [name.strip() for word in self.tools for name in word.split(",")]
-        return tuple(dict.fromkeys(name for name in words if name))
+        return tool_names(self.tools)
 
     def sampling(self) -> SamplingParams:
         """The sampling half of the settings."""
@@ -211,7 +205,7 @@ def _tools(config: ChatConfig, artifact: Artifact, voice: Voice) -> Tools:
     def box(names: Sequence[str]) -> ToolBox:
         return open_tools(names, voice.format, documents=documents)
 
-    tools = Tools(open=box, known=TOOLS if documents else ("python",))
+    tools = Tools(open=box, known=NAMES if documents else ("python",))
     tools.choose(config.tool_names())
     return tools
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import NoInput, UsageError, did_you_mean
+from llmctl.core.errors import NoInput, UsageError
 from llmctl.core.stage import Stage
-
-TOOLS = ("python", "search")
+from llmctl.core.tool_names import tool_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +69,7 @@ class EvalConfig:
                 raise UsageError(
                     f"{name} must be at least {least.get(name, 0)}, got {getattr(self, name)}"
                 )
-        for name in self.tool_names:
-            if name not in TOOLS:
-                raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
+        tool_names(self.tools)
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"max_bad must be from 0 to 1, got {self.max_bad}")
         if self.abilities and self.tasks:
@@ -83,7 +80,7 @@ class EvalConfig:
     @property
     def tool_names(self) -> tuple[str, ...]:
         """The tools asked for; a word may hold several with commas between."""
-        return tuple(name for word in self.tools for name in word.split(",") if name)
+        return tool_names(self.tools)
 
 
 def run(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:

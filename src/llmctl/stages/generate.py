@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import Cancelled, Mismatch, NoInput, UsageError, did_you_mean
+from llmctl.core.errors import Cancelled, Mismatch, NoInput, UsageError
 from llmctl.core.stage import Stage
+from llmctl.core.tool_names import tool_names
 
 if TYPE_CHECKING:
     from llmctl.artifacts.store import Artifact
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from llmctl.tokenizer.bpe import Tokenizer
 
 MAX_SAMPLES = 10_000
-TOOLS = ("python", "search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,7 @@ class GenerateConfig:
             raise UsageError("--tools needs the model's chat format; leave --no-chat out")
         if self.system and not self.chats:
             raise UsageError("--system is said in a chat; add --chat")
-        for name in self.tool_names:
-            if name not in TOOLS:
-                raise UsageError(f"--tools {name}: no such tool{did_you_mean(name, list(TOOLS))}")
+        tool_names(self.tools)
         if self.passages < 1 or self.result_words < 1:
             raise UsageError("passages and result_words must be at least 1")
 
@@ -98,9 +96,9 @@ class GenerateConfig:
         return bool(self.tools) if self.chat is None else self.chat
 
     @property
-    def tool_names(self) -> list[str]:
+    def tool_names(self) -> tuple[str, ...]:
         """The tools asked for; a word may hold several with commas between."""
-        return [name.strip() for word in self.tools for name in word.split(",") if name.strip()]
+        return tool_names(self.tools)
 
     def sampling(self) -> SamplingParams:
         """The sampling half of the settings."""
