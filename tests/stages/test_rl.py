@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from llmctl import pipeline
 from llmctl.artifacts.store import Draft
+from llmctl.core import distributed
 from llmctl.core.config import payload_settings
+from llmctl.core.distributed import World
 from llmctl.core.errors import Mismatch, NoInput, Refused, UsageError
 from llmctl.model import hf
 from llmctl.model.reward import RewardModel, save_reward_model
@@ -207,6 +210,16 @@ def test_code_without_isolation_is_refused_before_any_work(place, tmp_path, monk
     with pytest.raises(Refused, match="no kernel for it"):
         train(place, tmp_path / "out", reward="python-tests")
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_that_ranks_cannot_share_are_refused_however_they_were_started(
+    place, tmp_path, monkeypatch
+):
+    """Plain torchrun leaves nproc at 1."""
+    three = World(0, 3, torch.device("cpu"))
+    monkeypatch.setattr(distributed, "session", lambda *args: nullcontext(three))
+    with pytest.raises(UsageError, match="prompts_per_step=8 cannot be shared by 3 ranks"):
+        train(place, tmp_path / "out")
 
 
 def test_what_does_not_fit_is_refused(place, tmp_path):

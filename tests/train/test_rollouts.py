@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
+from llmctl.artifacts.checkpoint import Checkpoints
 from llmctl.core.distributed import World
-from llmctl.core.errors import Diverged
+from llmctl.core.errors import Diverged, Mismatch
 from llmctl.infer.completion import CallRecord, Completion
 from llmctl.reward.judges import VerifierJudge, finite
 from llmctl.train.policy_loss import Objective
@@ -193,6 +194,29 @@ def test_a_batch_is_found_again_between_two_updates(tmp_path):
         assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.targets, theirs.targets)
         assert torch.equal(mine.advantages, theirs.advantages)
         assert torch.equal(mine.note.old, theirs.note.old)
+
+
+def test_a_batch_is_not_found_again_on_another_number_of_ranks(tmp_path):
+    """Its groups lie in a file of each rank; those of the others would be lost."""
+    found = batches(tmp_path, Fixed([0.0, 1.0]), updates=2)
+    list(found.take(0, 2))
+    found.metrics(0)
+    found = batches(tmp_path, Fixed([0.0, 1.0]), updates=2)
+    found.world = World(0, 2, torch.device("cpu"))
+    with pytest.raises(Mismatch, match="a batch that 1 ranks share, here are 2"):
+        list(found.take(1, 2))
+
+
+def test_a_batch_stays_as_long_as_a_checkpoint_in_the_middle_of_it(tmp_path):
+    """However many batches were drawn since."""
+    found = batches(tmp_path, Fixed([0.0, 1.0]), updates=2)
+    for number in range(8):
+        list(found.take(2 * number, 2))
+        found.metrics(2 * number)
+        if number in (1, 2):  # at steps 3 and 4: the latter needs no old batch
+            Checkpoints(tmp_path / "state").save(number + 2, {"model": {}}, {})
+    kept = sorted(p.name for p in (tmp_path / "state").glob("rollouts-*"))
+    assert kept == ["rollouts-00000001-0.json", "rollouts-00000007-0.json"]
 
 
 def test_a_kl_budget_ends_the_run_when_it_is_spent(tmp_path):

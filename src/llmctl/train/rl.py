@@ -16,7 +16,7 @@ import torch
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
-from llmctl.core.errors import BadInput, Mismatch, NoInput
+from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
 from llmctl.infer.toolbox import ToolBox
 from llmctl.infer.tools import documents_of, open_tools
 from llmctl.model import hf
@@ -44,6 +44,11 @@ class Reinforcement:
     def __init__(self, config: Any, source: Artifact, draft: Draft, world: World) -> None:
         """config: an RlConfig. Everything is opened and checked here, before any step."""
         self.config, self.source, self.draft, self.world = config, source, draft, world
+        if config.prompts_per_step % world.size:
+            raise UsageError(
+                f"prompts_per_step={config.prompts_per_step} cannot be shared by {world.size} "
+                f"ranks; choose a multiple of {world.size}"
+            )
         self.format = rl_data.open_format(source.path)
         self.shape = hf.load_config(source.path)
         self.shared = world.device.type == "cpu"

@@ -7,24 +7,23 @@ stopped between two updates of one batch finds the batch again in state/rollouts
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llmctl.artifacts.checkpoint import Checkpoints
 from llmctl.core.distributed import World
-from llmctl.core.errors import Mismatch
-from llmctl.core.files import read_json, write_json
 from llmctl.core.seeds import derive
 from llmctl.data.packing import permutation
 from llmctl.data.problems import Problem
 from llmctl.train.meter import Column
 from llmctl.train.policy_loss import Objective
+from llmctl.train.rl_held import Held, read_held, write_held
 from llmctl.train.rl_rows import RolloutBatch, micro_batches
 from llmctl.train.rl_watch import Watch, worst_drift
 from llmctl.train.rollouts import (
@@ -37,8 +36,6 @@ from llmctl.train.rollouts import (
     summary,
     write_rollouts,
 )
-
-KEPT_STATES = 4  # rollout batches whose state stays, for checkpoints that turn out damaged
 
 
 def percent(value: float) -> str:
@@ -82,18 +79,6 @@ class Drawing:
             "temperature": self.temperature,
             "logprobs": True,
         }
-
-
-@dataclass
-class Held:
-    """A batch of rollouts and what has become of it."""
-
-    number: int
-    groups: list[Group]
-    sums: dict[str, float]
-    seconds: float = 0.0  # of sampling and grading
-    batches: list[RolloutBatch] = field(default_factory=list)
-    rounds: int = 1
 
 
 class RlBatches:
@@ -275,31 +260,15 @@ class RlBatches:
 
     # -- the state between two updates of one batch
 
-    def _state_path(self, number: int) -> Path:
-        return self.folder / "state" / f"rollouts-{number:08d}-{self.world.rank}.json"
-
     def _save(self, held: Held) -> None:
-        """All that the further updates need; written before a checkpoint that counts on it."""
-        old = [b.note.old.tolist() for b in held.batches if b.note.old is not None]
-        rows = {"groups": [asdict(g) for g in held.groups], "sums": held.sums, "old": old}
-        path = self._state_path(held.number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, json.loads(json.dumps(rows)))
-        stale = sorted(path.parent.glob(f"rollouts-*-{self.world.rank}.json"))[:-KEPT_STATES]
-        for file in stale:
-            file.unlink(missing_ok=True)
+        """Checkpoints made in the middle of a batch's updates count on it."""
+        state, updates = self.folder / "state", self.drawing.updates
+        steps = [c.step for c in Checkpoints(state)]
+        write_held(held, state, self.world, {s // updates for s in steps if s % updates})
 
     def _load(self, number: int) -> Held:
-        path = self._state_path(number)
-        if not path.is_file():
-            raise Mismatch(f"{path}: missing, so that this batch's updates cannot go on; --force")
-        rows = read_json(path, limit=1 << 30)
-        groups = [
-            Group(g["problem"], g["prompt"], [Rollout(**r) for r in g["rollouts"]])
-            for g in rows["groups"]
-        ]
-        held = Held(number, groups, rows["sums"])
-        held.batches = self._split(groups)
-        for batch, old in zip(held.batches, rows["old"], strict=True):
+        held, every = read_held(number, self.folder / "state", self.world)
+        held.batches = self._split(held.groups)
+        for batch, old in zip(held.batches, every, strict=True):
             batch.note.old = torch.tensor(old, dtype=torch.float32, device=self.world.device)
         return held
