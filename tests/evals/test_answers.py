@@ -3,6 +3,7 @@
 from llmctl.evals.tasks.ask import Asking, ask
 from llmctl.evals.tasks.generate import answer_all, plain_text
 from llmctl.evals.tasks.kinds import Open, Task
+from llmctl.evals.tasks.report import table
 from llmctl.evals.tasks.requests import bare_question, messages_for, plain_question
 from llmctl.infer.params import SamplingParams
 
@@ -76,6 +77,20 @@ def test_open_items_are_asked_graded_and_kept(subject):
     assert [row["where"] for row in result.rows] == ["a:1", "a:2"]
     assert set(result.metrics) == {"right", "exact", "refused"}
     assert all(row["reply"] is not None and row["right"] in (0.0, 1.0) for row in result.rows)
+
+
+def test_items_without_room_are_left_out_and_counted(subject):
+    long = "the river runs past a mill " * 60
+    items = (Open("a:1", long, ("Bath",)), Open("a:2", "yes or no ?", ("yes",)))
+    both = ask(subject("chat"), Task("a", "open", None, items, 0.0), Asking(max_tokens=4))
+    alone = ask(subject("chat"), Task("a", "open", None, items[1:], 0.0), Asking(max_tokens=4))
+    assert both.metrics == alone.metrics
+    assert both.counts == {"not asked: no room for it in the context": 1}
+    assert "right" not in both.rows[0] and both.rows[1] == alone.rows[0]
+    task = Task("a", "open", None, items[:1], 0.0)
+    none = ask(subject("chat"), task, Asking(max_tokens=4))
+    assert none.metrics == {}
+    assert "a" in table([task], {"m": {"a": none}, "n": {"a": both}}, Asking())
 
 
 def test_the_answer_after_a_tool_call_counts_and_the_call_is_kept(subject, monkeypatch, tmp_path):

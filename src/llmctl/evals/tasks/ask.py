@@ -31,6 +31,7 @@ from llmctl.infer.toolbox import ToolBox
 from llmctl.tokenizer.chat import ChatFormat
 
 AT_ONCE = 512  # open items in one call of the engine
+NO_ROOM = "no room for it in the context"
 NEXT = "\nQuestion:"  # ends a base model's answer that has several lines, as reasoning has
 
 
@@ -234,8 +235,11 @@ def _open(
             on_answer=lambda: advance(1),
         )
         for item, messages, answer in zip(asked[at : at + AT_ONCE], part, answers):
+            if not answer.asked:
+                result.rows.append({"where": item.where, "skipped": NO_ROOM})
+                unasked += 1
+                continue
             grade = grader.grade(item, answer.text)
-            unasked += answer.finish_reason == "context" and not answer.ids
             unscored += grade.right is None
             right += (grade.right or 0.0) >= 1.0
             exact += grade.exact
@@ -255,11 +259,11 @@ def _open(
                     **({"meta": dict(item.meta)} if item.meta else {}),
                 }
             )
-    n = len(asked)
-    result.metrics["right"] = _share(right, n)
-    if not worked:
-        result.metrics["exact"] = _share(exact, n)
-    result.metrics["refused"] = _share(refused, n)
-    for name, count in (("unscored", unscored), ("not asked: no room", unasked)):
+    if n := len(asked) - unasked:
+        result.metrics["right"] = _share(right, n)
+        if not worked:
+            result.metrics["exact"] = _share(exact, n)
+        result.metrics["refused"] = _share(refused, n)
+    for name, count in (("unscored", unscored), (f"not asked: {NO_ROOM}", unasked)):
         if count:
             result.counts[name] = count

@@ -37,6 +37,11 @@ class Answer:
     finish_reason: str
     calls: list[CallRecord] = field(default_factory=list)
 
+    @property
+    def asked(self) -> bool:
+        """Whether the prompt left room for an answer. Where it did not, nothing is measured."""
+        return self.finish_reason != "context" or bool(self.ids)
+
 
 def answer_all(
     engine: Engine,

@@ -60,7 +60,7 @@ def table(
         for name in SHOWN[task.kind]:
             if not any(name in r.metrics for r in of_task):
                 continue
-            if name == "refused" and not any(r.metrics[name][0] for r in of_task):
+            if name == "refused" and not any(r.metrics.get(name, (0.0,))[0] for r in of_task):
                 continue
             cells = [cell(r.metrics.get(name), name != "perplexity") for r in of_task]
             first = name == SHOWN[task.kind][0]
