@@ -135,10 +135,10 @@ def test_what_is_expected_never_enters_the_sandbox():
     code += "            found.append(repr(o)[:3000])\n"
     code += "    found.append(repr([fr.frame.f_locals for fr in inspect.stack()])[:5000])\n"
     code += "    return '\\n'.join(found).count(x[::-1])\n"
-    # 8274 and 3190 stand in the expectation alone; the call carries one of them backwards
+    # the canary stands in the expectation alone; the call carries it backwards
     from llmctl.sandbox import run_cases
 
-    [(call, _)] = taken_apart("assert f('4728') == [8274, 'canary-3190']")
+    [(call, _)] = taken_apart("assert f('0913-yranac') == [8274, 'canary-3190']")
     assert run_cases(code, [call]) == [0]
 
 
@@ -195,9 +195,25 @@ CHEATS = {
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_no_cheat_is_paid(name):
-    limits = Limits(cpu_seconds=1, wall_seconds=1.0, output_bytes=10_000)
+    wall = 1.0 if name == "sleep" else 120.0
+    limits = Limits(cpu_seconds=1, wall_seconds=wall, output_bytes=10_000)
     grade = grade_tests(CHEATS[name], TESTS, limits=limits)
-    assert not grade.passed and grade.n_passed == 0 and len(grade.failures) == 3
+    assert not grade.passed and grade.n_passed == 0
+    assert len(grade.failures) + grade.n_open == 3 and bool(grade.n_open) == (name == "sleep")
+
+
+def test_the_clock_gives_no_verdict_the_processor_does():
+    limits = Limits(cpu_seconds=1, wall_seconds=2.0)
+    slow = "import time\ndef square(x):\n    x < 0 and time.sleep(60)\n    return x * x"
+    grade = grade_tests(slow, TESTS, limits=limits)
+    assert (grade.n_passed, grade.n_open, grade.failures, grade.share) == (1, 2, (), None)
+    grade = grade_tests(slow.replace("x * x", "0"), TESTS, limits=limits)
+    assert (grade.n_open, len(grade.failures), grade.share) == (2, 1, None)
+    limits = Limits(cpu_seconds=1, wall_seconds=120.0)
+    grade = grade_tests(
+        "def square(x):\n    while x < 0: pass\n    return x * x", TESTS, limits=limits
+    )
+    assert (grade.n_passed, grade.n_open, grade.share) == (1, 0, 1 / 3)
 
 
 @pytest.mark.parametrize("kind", ["set", "dict", "list"])

@@ -1,5 +1,9 @@
 """Replies are right or wrong by values; what is odd is wrong or unscored, and never slow."""
 
+import os
+import resource
+import signal
+import threading
 import time
 from fractions import Fraction
 
@@ -120,10 +124,19 @@ def test_regex_is_searched_and_a_runaway_pattern_is_unscored():
     assert grade("regex", r"\b4\d\b", "it is 52") == 0.0
     assert grade("regex", "(", "x") is None
     one = verifier("regex")
-    started = time.monotonic()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     assert one.grade(problem("(a+)+$", "regex"), "a" * 60 + "b") is None
-    assert time.monotonic() - started < 5
+    assert 0.9 < resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 3
     assert one.grade(problem("b", "regex"), "ab") == 1.0  # a new worker goes on
+
+
+def test_a_pattern_is_judged_by_computing_not_by_the_clock():
+    one = verifier("regex")
+    assert one.grade(problem("b", "regex"), "ab") == 1.0
+    worker = one.patterns._child.pid
+    os.kill(worker, signal.SIGSTOP)  # the machine is busy
+    threading.Timer(1.5, os.kill, (worker, signal.SIGCONT)).start()
+    assert one.grade(problem("b", "regex"), "ab") == 1.0
 
 
 def test_format_wants_the_answer_to_be_findable():
@@ -157,6 +170,18 @@ def test_cheats_of_the_code_grader_fail():
     assert one.grade(asked, "```python\ndef f(x):\n    return x + 1\n```") == 1.0
     for code in CHEATS:
         assert one.grade(asked, f"```python\n{code}\n```") == 0.0, code
+
+
+def test_code_that_the_clock_has_ended_is_unscored_unless_it_is_wrong_already(monkeypatch):
+    sandbox = pytest.importorskip("llmctl.sandbox")
+    if sandbox.available():
+        pytest.skip("no isolation here")
+    late = sandbox.Failure("TimeoutError: stopped after 60 s", "time")
+    answers = {"late": [1, late], "wrong": [2, late], "slow": [1, sandbox.Failure("…", "cpu")]}
+    monkeypatch.setattr(sandbox, "run_cases", lambda code, *_, **__: answers[code.strip()])
+    asked = problem("assert f(0) == 1\nassert f(1) == 2", "python-tests")
+    found = {code: verifier("python-tests").grade(asked, code) for code in answers}
+    assert found == {"late": None, "wrong": 0.0, "slow": 0.0}
 
 
 def test_rewards_that_are_no_numbers_are_none():

@@ -21,7 +21,9 @@ from llmctl import sandbox
 from llmctl.sandbox import Call, Failure, Limits
 from llmctl.sandbox.values import same, set_of
 
-LIMITS = Limits(cpu_seconds=5, wall_seconds=10.0, output_bytes=64 << 10)
+# the verdict is the processor's, not the clock's: a busy machine is 24 times slower before it tells
+LIMITS = Limits(cpu_seconds=5, wall_seconds=120.0, output_bytes=64 << 10)
+NO_VERDICT = ("time", "stopped")  # ends of a run that say nothing of the program
 Judge = Callable[[Any], bool]
 WRAPPERS: dict[str, Callable[..., Any]] = {
     "set": set_of,
@@ -57,12 +59,14 @@ class Case:
 @dataclass(frozen=True)
 class Grade:
     """n_passed of `total` gradable tests; `assert A and B` is two. ungradable: tests whose form
-    does not say what value is expected; failures: why the others did not pass, one line each."""
+    does not say what value is expected; failures: why the others did not pass, one line each;
+    n_open: tests without a verdict, since the run was ended by the clock or by somebody."""
 
     n_passed: int
     total: int
     ungradable: tuple[str, ...] = ()
     failures: tuple[str, ...] = field(default=())
+    n_open: int = 0
 
     @property
     def passed(self) -> bool:
@@ -71,8 +75,8 @@ class Grade:
 
     @property
     def share(self) -> float | None:
-        """Share of the gradable tests that passed; None when there is none: no verdict."""
-        return self.n_passed / self.total if self.total else None
+        """Share of the gradable tests that passed; None: no verdict on any, or not on all."""
+        return self.n_passed / self.total if self.total and not self.n_open else None
 
 
 class _Ungradable(ValueError):
@@ -91,8 +95,8 @@ def grade_tests(
 
     setup: code that the tests need; it runs after the program, whose names it may use. exact: 1 is
     not 1.0 (10 of MBPP's 456 own solutions fail by it); False: as Python's == has it, True still
-    not 1. Refused (77) where there is no isolation. A program that
-    crashes, hangs or floods fails its tests; nothing it does is an error here.
+    not 1. Refused (77) where there is no isolation. A program that crashes, computes without end
+    or floods fails its tests; nothing it does is an error here.
     """
     asked: list[tuple[Call, Judge]] = []
     ungradable, helpers = [], _names_bound(setup)
@@ -106,16 +110,18 @@ def grade_tests(
             ungradable.append(str(test))
     calls = [call for call, _ in asked]
     values = sandbox.run_cases(f"{code}\n{setup}", calls, limits=limits) if calls else []
-    passed, failures = 0, []
+    passed, n_open, failures = 0, 0, []
     for (call, judge), value in zip(asked, values):
         name = call.source or call.function
-        if isinstance(value, Failure):
+        if isinstance(value, Failure) and value.killed in NO_VERDICT:
+            n_open += 1
+        elif isinstance(value, Failure):
             failures.append(f"{name}: {value.error}")
         elif _holds(judge, value):
             passed += 1
         else:
             failures.append(f"{name}: wrong value {value!r:.100}")
-    return Grade(passed, len(calls), tuple(ungradable), tuple(failures))
+    return Grade(passed, len(calls), tuple(ungradable), tuple(failures), n_open)
 
 
 def _of_case(case: Case, exact: bool) -> tuple[Call, Judge]:

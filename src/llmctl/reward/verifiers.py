@@ -90,8 +90,8 @@ class PythonTests:
     """The reply's code passes all of the problem's tests: all or nothing.
 
     Code runs in the sandbox and returns plain values; they are compared here, as == does but that
-    True is not 1. None when no test has a form that can be judged. Refused (77) when this machine
-    has no isolation.
+    True is not 1. None when no test has a form that can be judged, or the clock ended the run with
+    no test failed. Refused (77) when this machine has no isolation.
     """
 
     name = "python-tests"
@@ -113,7 +113,7 @@ class PythonTests:
         tests = [test for test in tests if test.strip()]
         setup = str(problem.meta.get("setup") or "")
         grade = grade_tests(code_of(reply), tests, setup, exact=False)
-        return float(grade.passed) if grade.total else None
+        return 0.0 if grade.failures else None if grade.share is None else 1.0
 
 
 def code_of(reply: str) -> str:

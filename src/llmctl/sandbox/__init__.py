@@ -236,9 +236,9 @@ def run_cases(
         raise ValueError(f"arguments of a call must be plain values: {error}") from None
     with _mine().keeper() as keeper:
         run = keeper.run(_clean(code), stdin="", show=False, calls=list(calls), limits=limits)
-    why = _ended(run, limits)
     found = _values(run)
-    return found + [Failure(why or _last_error(run))] * (len(calls) - len(found))
+    missing = Failure(_ended(run, limits) or _last_error(run), run.killed)
+    return found + [missing] * (len(calls) - len(found))
 
 
 def _clean(text: str) -> str:

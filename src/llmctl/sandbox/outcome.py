@@ -40,9 +40,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A call that gave no value back, and why."""
+    """A call that gave no value back, and why. killed: as in Outcome, when its run was ended."""
 
     error: str
+    killed: str | None = None
 
 
 @dataclass(frozen=True)
