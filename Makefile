@@ -12,9 +12,9 @@ BIN := $(VENV)/bin
 LLMCTL := $(BIN)/llmctl
 FLAGS := --recipe recipes/$(RECIPE).yaml
 READY := $(VENV)/.ready
-# the second sft: what the probe found, and the skills again (not the facts: the probe has those)
+# the second sft: what the probe found twice, well-known facts, and a little of the skills again
 SKILLS := identity,smalltalk,skill,context,search,steps,direct,python,spelling,story,several
-HONEST := --data '$(RUN)/synth\#kind=$(SKILLS)=0.3' --set epochs=1
+HONEST := --data '$(RUN)/synth\#kind=known' --data '$(RUN)/synth\#kind=$(SKILLS)=0.2' --set lr=5.0e-4
 # against a reward model, watched by a judge it has not seen: are the answers right?
 PROXY := --gold math --set steps=60
 
@@ -70,7 +70,7 @@ $(RUN)/probe/manifest.json: $(RUN)/sft/manifest.json
 	$(LLMCTL) probe $(<D) $(FLAGS) -o $(@D) --force && touch $@
 
 $(RUN)/honest/manifest.json: $(RUN)/sft/manifest.json $(RUN)/probe/manifest.json
-	$(LLMCTL) sft $(<D) $(FLAGS) --data $(RUN)/probe $(HONEST) -o $(@D) --force && touch $@
+	$(LLMCTL) sft $(<D) $(FLAGS) --data $(RUN)/probe=2 $(HONEST) -o $(@D) --force && touch $@
 
 # what people prefer; then reinforcement learning, by right answers and by that reward model
 $(RUN)/rm/manifest.json: $(RUN)/honest/manifest.json
