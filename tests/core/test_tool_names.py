@@ -14,7 +14,7 @@ WORDS = ("search, python", "python,")
 def test_every_stage_reads_the_same_words_alike():
     wanted = ("search", "python")
     assert tool_names(WORDS) == wanted and tool_names(("",)) == () and set(wanted) == set(NAMES)
-    assert EvalConfig(tools=WORDS).tool_names == wanted
+    assert EvalConfig(tools=WORDS, tasks=("t",)).tool_names == wanted
     assert GenerateConfig(tools=WORDS).tool_names == wanted
     assert ChatConfig(tools=WORDS).tool_names() == wanted
 

@@ -2,10 +2,12 @@
 
 import pytest
 
+from llmctl.artifacts.store import Artifact
 from llmctl.core.errors import UsageError
 from llmctl.evals import abilities
 from llmctl.evals.abilities import ABILITIES, Item, Questions, chosen
 from llmctl.evals.tasks.generate import Answer
+from llmctl.stages.eval import EvalConfig, dry_run
 from llmctl.synth.build import write_facts, write_material
 from llmctl.synth.plan import Shares, make_plan
 
@@ -92,3 +94,46 @@ def test_a_base_model_is_not_asked_what_needs_a_chat_format(web, monkeypatch):
     found = abilities.measure(None, None, names, web=web, documents=None, max_tokens=4)
     assert [m.name for m in found] == ["known"] and found[0].right == 0
     assert asked == [found[0].n]
+
+
+def test_limit_draws_the_same_items_by_seed(web):
+    everything = Questions(web).of("known")
+    few = Questions(web, 5, seed=1).of("known")
+    assert len(few) == 5 and set(few) < set(everything)
+    assert few == Questions(web, 5, seed=1).of("known") != Questions(web, 5, seed=2).of("known")
+    assert Questions(web, 10**6, seed=1).of("known") == everything
+
+
+def test_items_without_room_are_left_out():
+    items = [Item("a", ("Bath",)), Item("b", ("Bath",))]
+    no_room = Answer("", {"role": "assistant", "content": ""}, [], "context")
+    found = abilities._judged("known", ABILITIES["known"], items, [answer("Bath."), no_room])
+    assert (found.right, found.n, found.no_room) == (1, 1, 1)
+
+
+def test_a_dry_run_plans_abilities_and_their_items(web, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    config = EvalConfig(abilities=("known, python",), web=str(web), limit=7)
+    dry_run(config, [Artifact(tmp_path, "foreign")])
+    said = capsys.readouterr().err
+    lines = [line.split() for line in said.splitlines() if "known" in line or "python" in line]
+    assert lines == [["known", "7"], ["python", "python", "7"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"abilities": ("known",), "shots": 2}, "shots says nothing with --abilities"),
+        ({"abilities": ("known",), "chat": False}, "chat says nothing"),
+        ({"abilities": ("known",), "tools": ("python",)}, "tools says nothing"),
+        ({"abilities": ("known",), "split": ""}, "split says nothing"),
+        ({"abilities": ("known",), "bos": True}, "bos says nothing"),
+        ({"tasks": ("t",), "max_tokens": 3}, "max_tokens says nothing with --tasks"),
+        ({"dtype": "bf16"}, "dtype says nothing without --tasks or --abilities"),
+        ({"device": "cuda"}, "measured on the CPU"),
+        ({"limit": 3}, "limit says nothing without"),
+    ],
+)
+def test_a_setting_that_would_not_be_heeded_is_refused(settings, said):
+    with pytest.raises(UsageError, match=said):
+        EvalConfig(**settings)

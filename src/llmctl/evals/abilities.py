@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -32,6 +33,7 @@ from llmctl.artifacts.store import Artifact
 from llmctl.core import console
 from llmctl.core.console import render_table
 from llmctl.core.errors import UsageError, did_you_mean
+from llmctl.core.seeds import derive
 from llmctl.evals.intervals import wilson
 from llmctl.evals.tasks.generate import Answer, answer_all
 from llmctl.evals.tasks.match import is_refusal, is_right
@@ -116,28 +118,38 @@ ABILITIES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """How many of an ability's items were right, and every answer."""
+    """How many of an ability's items were right, and every answer. no_room: items left out."""
 
     name: str
     right: int
     n: int
     answers: list[dict[str, Any]]
+    no_room: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Counts, rate and 95% interval (Wilson)."""
         low, high = wilson(self.right, self.n)
         rate = self.right / max(1, self.n)
-        return {"right": self.right, "n": self.n, "rate": rate, "low": low, "high": high}
+        found = {"right": self.right, "n": self.n, "rate": rate, "low": low, "high": high}
+        return found | ({"no_room": self.no_room} if self.no_room else {})
 
 
 class Questions:
     """The held-out items of a web artifact."""
 
-    def __init__(self, web: Path) -> None:
-        self.web = web
+    def __init__(self, web: Path, limit: int = 0, seed: int = 0) -> None:
+        self.web, self.limit, self.seed = web, limit, seed
 
     def of(self, name: str) -> list[Item]:
-        """The items of one kind: known, strangers, rare, context, easy, hard, letters."""
+        """The items of one kind: known, strangers, rare, context, easy, hard, letters. At most
+        `limit`, drawn by seed: the same ones for every ability that asks them."""
+        items = self._all(name)
+        if not self.limit or self.limit >= len(items):
+            return items
+        drawn = Random(derive(self.seed, name)).sample(range(len(items)), self.limit)
+        return [items[n] for n in sorted(drawn)]
+
+    def _all(self, name: str) -> list[Item]:
         return {
             "known": self._known,
             "rare": self._rare,
@@ -179,7 +191,8 @@ class Questions:
 
 def chosen(words: Sequence[str]) -> list[str]:
     """The abilities named, commas allowed; `all` for all. UsageError (2) for an unknown one."""
-    names = [name for word in words for name in word.split(",") if name]
+    parts = [name.strip() for word in words for name in word.split(",")]
+    names = [name for name in dict.fromkeys(parts) if name]
     if "all" in names:
         return list(ABILITIES)
     for name in names:
@@ -196,10 +209,13 @@ def measure(
     web: Path,
     documents: Path | None,
     max_tokens: int,
+    limit: int = 0,
+    seed: int = 0,
 ) -> list[Measured]:
     """Ask a model what each ability takes, greedily. format None: a base model, asked plainly; it
-    can call no tool and has no form of an answer."""
-    questions = Questions(web)
+    can call no tool and has no form of an answer. limit: items of each kind, drawn by seed; 0: all.
+    """
+    questions = Questions(web, limit, seed)
     boxes: dict[tuple[str, ...], ToolBox] = {}
     found = []
     params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
@@ -232,6 +248,8 @@ def _judged(
 ) -> Measured:
     rows = []
     for item, answer in zip(items, answers):
+        if not answer.asked:
+            continue
         row: dict[str, Any] = {
             "ability": name,
             "question": item.prompt + ability.suffix,
@@ -241,7 +259,8 @@ def _judged(
         if answer.calls:
             row["calls"] = [call.as_json() for call in answer.calls]
         rows.append(row)
-    return Measured(name, sum(row["right"] for row in rows), len(rows), rows)
+    right = sum(row["right"] for row in rows)
+    return Measured(name, right, len(rows), rows, len(items) - len(rows))
 
 
 def ask_models(
@@ -251,6 +270,8 @@ def ask_models(
     web: str,
     documents: str,
     max_tokens: int,
+    limit: int,
+    seed: int,
     dtype: str,
     device: str,
     workers: int,
@@ -269,8 +290,35 @@ def ask_models(
             web=Path(web) if web else find_upstream(model, "web"),
             documents=where or (find_upstream(model, "documents") if searches else None),
             max_tokens=max_tokens,
+            limit=limit,
+            seed=seed,
         )
+        for measured in found[name]:
+            if measured.no_room:
+                said = f"{measured.no_room:,} items not asked: no room for them in the context"
+                console.warn(f"{name}, {measured.name}: {said}")
     return found
+
+
+class Plan(NamedTuple):
+    """What would be asked. rows: ability, its tools, and how many items of each model."""
+
+    models: list[str]
+    rows: list[tuple[Any, ...]]
+
+
+def plan(
+    models: Sequence[Artifact], names: Sequence[str], *, web: str, limit: int, seed: int
+) -> Plan:
+    """How many items each ability has. A model without a chat format is asked fewer abilities."""
+    webs = [Path(web) if web else find_upstream(model, "web") for model in models]
+    questions = {path: Questions(path, limit, seed) for path in webs}
+    rows = []
+    for name in names:
+        ability = ABILITIES[name]
+        counts = [len(questions[path].of(ability.items)) for path in webs]
+        rows.append((name, ", ".join(ability.tools), *counts))
+    return Plan(names_of(models), rows)
 
 
 def table(found: Mapping[str, Sequence[Measured]]) -> str:

@@ -116,9 +116,9 @@ def _loss(model: Transformer, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]
     return loss_head(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
 
 
-def open_subject(model: Path, tokens: Path) -> Subject:
-    """Load a model folder in fp32 beside its tokens."""
-    torch.set_num_threads(idle_cores())
+def open_subject(model: Path, tokens: Path, workers: int = 0) -> Subject:
+    """Load a model folder in fp32 beside its tokens. workers: CPU threads, 0 for idle cores."""
+    torch.set_num_threads(workers or idle_cores())
     loaded = load_model(model, dtype=torch.float32, device="cpu").eval()
     artifact = open_artifact(tokens, ("tokens",), reader="eval", verify=False)
     return Subject(loaded, Tokenizer.load(model), artifact)

@@ -13,7 +13,7 @@ only bits per byte are measured.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from llmctl.core.config import setting
 from llmctl.core.errors import NoInput, UsageError
 from llmctl.core.stage import Stage
 from llmctl.core.tool_names import tool_names
+
+ASKED = ("limit", "seed", "answer_tokens", "dtype")  # by tasks and abilities
+IN_TASKS = ("shots", "chat", "tools", "split", "max_bad", "bos")
+IN_WORLD = ("tokens", "facts_per_class", "max_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,21 @@ class EvalConfig:
             raise UsageError("--tasks and --abilities were both given; ask one after the other")
         if self.tools and self.chat is False:
             raise UsageError("--tools needs the chat format; leave --no-chat out")
+        self._check_unheeded()
+
+    def _check_unheeded(self) -> None:
+        """Refuse a setting that says nothing about what is measured."""
+        if self.tasks:
+            how, unheeded = "with --tasks", (*IN_WORLD, "web")
+        elif self.abilities:
+            how, unheeded = "with --abilities", (*IN_TASKS, *IN_WORLD)
+        else:
+            how, unheeded = "without --tasks or --abilities", (*IN_TASKS, *ASKED)
+            if self.device == "cuda":
+                raise UsageError("bits per byte and facts are measured on the CPU; leave device")
+        for knob in fields(self):
+            if knob.name in unheeded and getattr(self, knob.name) != knob.default:
+                raise UsageError(f"{knob.name} says nothing {how}; leave it out")
 
     @property
     def tool_names(self) -> tuple[str, ...]:
@@ -101,6 +120,8 @@ def _run_abilities(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[st
         web=config.web,
         documents=config.documents,
         max_tokens=config.answer_tokens,
+        limit=config.limit,
+        seed=config.seed,
         dtype=config.dtype,
         device=config.device,
         workers=config.workers,
@@ -157,7 +178,7 @@ def _run_world(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, A
 
     model = _only(inputs)
     sources = world.find_sources(model, config.tokens, config.documents, config.web)
-    subject = world.open_subject(model.path, sources.tokens)
+    subject = world.open_subject(model.path, sources.tokens, config.workers)
     stats: dict[str, Any] = {"bits_per_byte": round(subject.bits_per_byte(), 4)}
     console.info(f"held-out bits per byte: {stats['bits_per_byte']:.4f}")
     tables = [f"held-out bits per byte: {stats['bits_per_byte']:.4f}"]
@@ -207,6 +228,15 @@ def dry_run(config: EvalConfig, inputs: list[Any]) -> None:
         ]
         title = f"would ask {len(inputs)} model{'s' * (len(inputs) > 1)}"
         console.table(title, ["task", "kind", "items", "answers each"], lines, left=2)
+        return
+    if config.abilities:
+        from llmctl.evals import abilities
+
+        names = abilities.chosen(config.abilities)
+        plan = abilities.plan(inputs, names, web=config.web, limit=config.limit, seed=config.seed)
+        console.table(
+            "would ask, items each", ["ability", "tools", *plan.models], plan.rows, left=2
+        )
         return
     from llmctl.evals import world
 
