@@ -84,6 +84,7 @@ class EvalConfig:
 
     def _check_unheeded(self) -> None:
         """Refuse a setting that says nothing about what is measured."""
+        unheeded: tuple[str, ...]
         if self.tasks:
             how, unheeded = "with --tasks", (*IN_WORLD, "web")
         elif self.abilities:
