@@ -69,6 +69,7 @@ def test_reward_rises_and_everything_is_on_record(place, tmp_path):
     rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
     reward = [r["reward"] for r in rows]
     assert sum(reward[-4:]) > sum(reward[:4]) + 0.8, reward
+    assert "(drawn; reward" in "".join(r.get("sample", "") for r in rows)
     for key in ("pass_1", "pass_k", "length", "dead", "truncated", "unscored"):
         assert all(key in r for r in rows), key
     for key in ("entropy", "kl", "drift", "rollout_tokens_per_s", "learn_tokens_per_s"):
@@ -293,6 +294,15 @@ def test_a_reward_model_is_copied_at_the_start(place, tmp_path, monkeypatch):
     monkeypatch.setattr(RlBatches, "take", meddling)
     train(place, tmp_path / "out", **settings)
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+def test_dry_run_says_what_it_would_take(place, capsys):
+    given = dict(data=str(place / "problems.jsonl"), max_tokens=6, gpu="H100", price=2.5, steps=4)
+    pipeline.dry_run(pipeline.Request(stage="rl", inputs=[str(place / "sft")], overrides=given))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "answers in all" in said and "256" in said  # 4 steps of 8 problems, 8 answers each
+    assert "$2.50 a device hour" in said and "H100" in said and "memory a rank: all" in said
+    assert "33% of FLOPs" in said  # drawing is a forward pass, learning is three of them
 
 
 def test_a_language_model_is_no_reward(place, tmp_path):

@@ -214,6 +214,8 @@ def test_nonsense_is_refused_before_anything_is_done(base, data, tmp_path):
     for bad in (dict(folds=1), dict(batch=0), dict(epochs=0.0), dict(val_fraction=1.0)):
         with pytest.raises(UsageError):
             RmConfig(**bad)
+    with pytest.raises(UsageError, match="no text to sample"):
+        RmConfig(sample_steps=2)
     with pytest.raises(NoInput):
         run("rm", base, out=tmp_path / "a", data=("absent.jsonl",))
     with pytest.raises(NoInput, match="web"):

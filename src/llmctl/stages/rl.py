@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.core.config import setting
-from llmctl.core.errors import UsageError
+from llmctl.core.errors import NoInput, UsageError
 from llmctl.core.stage import Stage
 from llmctl.train.settings import TuningConfig
 
@@ -142,27 +142,46 @@ def run(config: RlConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
 
 
 def dry_run(config: RlConfig, inputs: list[Any]) -> None:
-    """Say what the run would take: answers, tokens, FLOPs."""
+    """Say what the run would take at most: answers, FLOPs, memory, hours, money."""
     from llmctl.core import console
+    from llmctl.core.hardware import GPUS, find_gpu, this_device
+    from llmctl.train.estimate import estimate
+    from llmctl.train.rl_start import extent, open_start
+    from llmctl.train.tuning import tuning_plan, uses_muon
 
+    if not inputs:
+        raise NoInput("rl --dry-run needs a model; train one first or name it")
+    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
+    if gpu is None:
+        known = ", ".join(g.name for g in GPUS)
+        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    start = open_start(config, inputs[0])
     answers = config.steps // config.updates * config.prompts_per_step * config.group_size
+    # of learning's FLOPs, a third is a forward pass: drawing, and asking the start model
+    passes = (1 + config.resample) / config.updates + bool(config.kl_coef or config.kl_budget)
+    plan = tuning_plan(
+        config, start.shape, **extent(config, start), reason="every answer as long as it may be"
+    )
+    learning = estimate(
+        start.shape,
+        plan,
+        gpu=gpu,
+        gpus=config.nproc,
+        mfu=config.mfu,
+        price=config.price,
+        micro_batch=config.micro_batch,
+        muon=uses_muon(config),
+    )
     rows: list[tuple[str, Any]] = [
-        ("updates", config.steps),
+        ("reward", config.reward),
+        ("gold", config.gold or "-"),
         ("answers in all", answers),
         ("tokens drawn, at most", answers * config.max_tokens),
-        ("reward", config.reward),
-        ("gold", config.gold or None),
+        *learning,
+        ("to add for drawing and KL", f"{passes / 3:.0%} of FLOPs, hours and money, at least"),
+        ("to add for the start model", f"{4 * start.shape.n_params() / 1e9:,.2f} GB of memory"),
     ]
-    if inputs:
-        from llmctl.model.hf import load_config
-
-        model = load_config(inputs[0].path)
-        flops = model.flops_per_token(config.max_tokens)
-        rows.append(("parameters", model.n_params()))
-        # drawing a token is a forward pass, a third of learning from it
-        total = answers * config.max_tokens * flops * (1 / 3 + config.updates)
-        rows.append(("FLOPs, at most", f"{total:.3g}"))
-    console.table("rl would take", ["what", "value"], rows)
+    console.table("rl would take", ["what", "value"], rows, left=2)
 
 
 STAGE = Stage(

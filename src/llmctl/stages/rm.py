@@ -46,12 +46,18 @@ class RmConfig(TuningConfig):
     max_bad: float = setting(0.01, "damaged rows that are tolerated", unit="share of the rows")
     warmup: float = setting(0.1, "linear learning-rate warmup", unit="share of the steps")
     decay: float = setting(0.9, "decay at the end, along 1 - sqrt", unit="share of the steps")
+    sample_steps: int = setting(0, "no use here: a reward model writes no text", payload=False)
     compile: str = setting(
         "off", "rows are as long as their rankings, so nothing is compiled", choices=("off",)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sample_steps:
+            raise UsageError(
+                f"sample_steps={self.sample_steps}: a reward model writes no text to sample; leave "
+                "it at 0"
+            )
         if self.batch < 1:
             raise UsageError(f"batch must be at least 1, got {self.batch}")
         if not self.steps and not self.epochs:

@@ -27,8 +27,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOSSES = ("dapo", "dr-grpo", "grpo")
-SCALES = ("group", "batch", "none")
 EPSILON = 1e-4  # beside a standard deviation, which may be tiny
 SAME = 1e-9  # rewards closer than this are equal
 CHUNK = 256  # rows of logits at once

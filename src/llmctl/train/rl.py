@@ -16,26 +16,23 @@ import torch
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
-from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
-from llmctl.infer.toolbox import ToolBox
-from llmctl.infer.tools import documents_of, open_tools
+from llmctl.core.errors import UsageError
 from llmctl.model import hf
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.train import rl_data
+from llmctl.train.hooks import show_sample
 from llmctl.train.loop import Hook, Loop
 from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import gather
 from llmctl.train.policy_loss import Drawable, Objective
 from llmctl.train.rl_batches import COLUMNS, Drawing, RlBatches
 from llmctl.train.rl_end import Best, draw_rewards, drop_state, save_end, stats_of
-from llmctl.train.rl_eval import Evaluation, HeldOut
+from llmctl.train.rl_eval import Evaluation
 from llmctl.train.rl_rows import PolicyLoss
-from llmctl.train.rl_watch import Finished
+from llmctl.train.rl_start import extent, open_start
+from llmctl.train.rl_watch import OVER_OPTIMISED, Finished, over_optimised
 from llmctl.train.rollouts import Grading, Sampler
 from llmctl.train.tuning import Tuning
-
-LR_SHARE = 0.02  # of pretraining's rate: 6e-5 at 256 wide
-OVER_OPTIMISED = "over-optimised"
 
 
 class Reinforcement:
@@ -49,11 +46,9 @@ class Reinforcement:
                 f"prompts_per_step={config.prompts_per_step} cannot be shared by {world.size} "
                 f"ranks; choose a multiple of {world.size}"
             )
-        self.format = rl_data.open_format(source.path)
-        self.shape = hf.load_config(source.path)
+        self.start = start = open_start(config, source)
+        self.format, self.shape, self.held_out = start.format, start.shape, start.held_out
         self.shared = world.device.type == "cpu"
-        self.tools = self._open_tools()
-        self._open_problems()
         self.judge = self._open_judge(config.reward, "reward")
         self.gold = self._open_judge(config.gold, "gold") if config.gold else None
         self.tuning = self._tuning()
@@ -61,67 +56,24 @@ class Reinforcement:
         self.reference = hf.load_model(source.path, torch.float32, world.device)
         self.reference.requires_grad_(False)
 
-    # -- what is opened
-
-    def _open_problems(self) -> None:
-        config = self.config
-        prompts_only = is_model(config.reward)
-        path = rl_data.data_path(config.data, self.source, prompts_only=prompts_only)
-        found = rl_data.choose(
-            rl_data.read_questions(path, max_bad=config.max_bad),
-            difficulty=config.difficulty,
-            system=config.system,
-        )
-        room = self.shape.max_seq_len - config.max_tokens
-        if room < 1:
-            raise BadInput(
-                f"max_tokens={config.max_tokens:,} leaves no room for a prompt in the model's "
-                f"context of {self.shape.max_seq_len:,}; lower it"
-            )
-        train = [p for p in found if p.split != "test"]
-        test = [p for p in found if p.split == "test"][: config.eval_n]
-        told = self.tools.format if self.tools else self.format
-        self.problems, self.prompts = rl_data.encode_prompts(train, told, room=room)
-        self.held_out = HeldOut(*rl_data.encode_prompts(test, told, room=room))
-        if not self.problems:
-            raise NoInput(f"{path}: no problem of the train split that fits; give others")
-        if config.gold and not self.held_out.problems:
-            raise NoInput(f"{path}: gold={config.gold} needs held-out prompts; give more of them")
-        wants_answers = [f"reward={config.reward}"] * (not prompts_only)
-        wants_answers += [f"gold={config.gold}"] * bool(config.gold and not is_model(config.gold))
-        if wants_answers and not all(p.answer for p in [*self.problems, *self.held_out.problems]):
-            raise Mismatch(
-                f"{path}: holds prompts without answers, so {wants_answers[0]} has nothing to "
-                "check; name a reward model instead, or problems with --data"
-            )
-        console.info(
-            f"data {path}: {len(self.problems):,} problems to train on, "
-            f"{len(self.held_out.problems):,} held out"
-        )
-
     def _open_judge(self, reward: str, name: str) -> Judge:
         if not is_model(reward):
             weight = self.config.format_weight if name == "reward" else 0.0
-            every = [*self.problems, *self.held_out.problems]
+            every = [*self.start.problems, *self.held_out.problems]
             return VerifierJudge(reward, every, format_weight=weight)
         copy = rl_data.own_copy(Path(reward), name, self.draft, self.world)
         return ModelJudge(copy, name=reward, device=self.world.device)
 
     def _tuning(self) -> Tuning:
         config = self.config
-        seq_len = max(map(len, self.prompts)) + config.max_tokens
-        rows = config.prompts_per_step * config.group_size
         return Tuning(
             config,
             self.draft,
             self.world,
             shape=self.shape,
-            steps=config.steps,
-            tokens_per_step=rows * seq_len,
-            seq_len=seq_len,
-            rows_per_step=rows,
+            rows_per_step=config.prompts_per_step * config.group_size,
             facts={"model": self.source.id, "prompts": config.prompts_per_step},
-            lr_share=LR_SHARE,
+            **extent(config, self.start),
         )
 
     # -- the run
@@ -139,6 +91,8 @@ class Reinforcement:
                 guard = self._guard(evaluation, batches)
                 hooks.append(Hook(self.tuning.plan.eval_steps, guard))
                 batches.look_back = lambda step: guard(step, back=True)
+            sample = show_sample(batches.sample, self.world, self.tuning.meter)
+            hooks.append(Hook(self.tuning.sample_steps, sample))
             loop = self.tuning.build(self.model, batches, self._loss(sampler), hooks, COLUMNS)
             batches.before_end = lambda: save_end(loop, self.world)
             if evaluation:
@@ -154,13 +108,6 @@ class Reinforcement:
                 console.info(batches.watch.finished.said)
             return self._finish(loop, best, evaluation, batches.watch.finished)
 
-    def _open_tools(self) -> ToolBox | None:
-        config = self.config
-        if not config.tools:
-            return None
-        documents = documents_of(self.source, config.documents)
-        return open_tools(config.tools, self.format, documents=documents)
-
     def _sampler(self) -> Sampler:
         return Sampler(
             self.model,
@@ -168,7 +115,7 @@ class Reinforcement:
             dtype=self.tuning.dtype,
             lanes=self.tuning.machine.lanes,
             max_rows=self._rollout_rows(),
-            tools=self.tools,
+            tools=self.start.tools,
         )
 
     def _rollout_rows(self) -> int:
@@ -199,8 +146,8 @@ class Reinforcement:
             seed=config.seed,
         )
         return RlBatches(
-            self.problems,
-            self.prompts,
+            self.start.problems,
+            self.start.prompts,
             sampler,
             grading,
             drawing,
@@ -259,16 +206,8 @@ class Reinforcement:
             # the evaluation after an early end is none that the guard was asked about
             asked = step if step == plan.steps else step - step % plan.eval_steps
             verdict = evaluation.look(asked) if back else evaluation.verdict
-            if verdict is None or not verdict.over_optimised:
-                return
-            batches.watch.finished = Finished(
-                OVER_OPTIMISED,
-                f"stopped at step {step:,}: the reward model is over-optimised. Since step "
-                f"{verdict.best.step:,} its score on held-out prompts has risen (z "
-                f"{verdict.proxy_z:+.1f}) while gold has fallen (z {verdict.gold_z:+.1f}), at "
-                f"{verdict.alarms} evaluations in a row; the model of step {verdict.best.step:,} "
-                "is kept",
-            )
+            if verdict is not None and verdict.over_optimised:
+                batches.watch.finished = over_optimised(step, verdict)
 
         return call
 

@@ -1,8 +1,9 @@
 """Batches that are sampled from the model they train: RL as a data stream for the loop.
 
-An update u of a rollout batch r is step r * updates + u. Only the first of them samples; the log-
-probabilities it finds are the "old" ones of the others, so nothing is computed twice. A run that is
-stopped between two updates of one batch finds the batch again in state/rollouts-*.json.
+An update u of a rollout batch r is step r * updates + u. Only the first of them samples, and only
+its row of the metrics says what was drawn; the log-probabilities that it finds, unless the
+sampler's are taken, are the "old" ones of the others. A run that is stopped between two updates of
+one batch finds the batch again (rl_held.py), on as many ranks.
 """
 
 from __future__ import annotations
@@ -154,8 +155,18 @@ class RlBatches:
         """Which problems a step's rollouts were for."""
         return {"step": step, "problems": self._problems(step // self.drawing.updates, 0)}
 
+    def sample(self) -> str:
+        """A question of the step that is done, and the first answer drawn to it on this rank."""
+        assert self.held is not None
+        if not self.held.groups:
+            return "no answers that differ in reward"
+        group = self.held.groups[0]
+        first = group.rollouts[0]
+        asked = self.problems[group.problem].question
+        return f"{asked[-80:]} → {first.reply[-120:]} (drawn; reward {first.reward})"
+
     def tokens(self, step: int) -> int:
-        """Tokens drawn for the step, over all ranks; of later updates those learned from."""
+        """Tokens drawn for the step's batch, over all ranks: the same at each of its updates."""
         assert self.held is not None
         return int(self.world.sum([self.held.sums["tokens"]])[0])
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from llmctl.core import console
 from llmctl.core.errors import Diverged
 from llmctl.train.metrics import read_metrics
+from llmctl.train.rl_guard import Verdict
 
 DEAD_WARN = 20  # steps in a row without any live group
 KL_WINDOW = 5  # steps over which the KL that is held against the budget is averaged
 WEAK = 0.1  # pass@1 below which a small model finds too little to learn from
+OVER_OPTIMISED = "over-optimised"
 DRIFT_WARN = 1.0  # nats: sampler and trainer disagree by a factor of e
 
 
@@ -24,6 +26,17 @@ class Finished(Exception):
     def __init__(self, reason: str, said: str) -> None:
         super().__init__(said)
         self.reason, self.said = reason, said
+
+
+def over_optimised(step: int, verdict: Verdict) -> Finished:
+    """The end that the guard's verdict calls for."""
+    return Finished(
+        OVER_OPTIMISED,
+        f"stopped at step {step:,}: the reward model is over-optimised. Since step "
+        f"{verdict.best.step:,} its score on held-out prompts has risen (z {verdict.proxy_z:+.1f}) "
+        f"while gold has fallen (z {verdict.gold_z:+.1f}), at {verdict.alarms} evaluations in a "
+        f"row; the model of step {verdict.best.step:,} is kept",
+    )
 
 
 class Watch:

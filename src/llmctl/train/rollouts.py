@@ -1,7 +1,8 @@
 """Rollouts: answers drawn from the live weights, graded, and compared within their group.
 
-Draws are a pure function of (seed, step, round, problem, k), so a run that was killed draws the
-same answers again. Every rollout is kept as a line of rollouts/step-000012.jsonl.
+Draws are a pure function of the weights, the prompts and (seed, batch, round, rank, lane), so a run
+that was killed draws the same answers again on as many ranks and lanes. Every rollout is kept as a
+line of rollouts/step-000012.jsonl.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from llmctl.tokenizer.chat import CallError, ChatFormat
 from llmctl.train import policy_loss
 from llmctl.train.backward import Lanes
 
-OVERLONG = ("none", "mask", "penalty")
 UNSCORED_LIMIT = 0.2  # of a batch's rewards; more of them end the run
 
 
