@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 SKILLS := identity,smalltalk,skill,context,search,steps,direct,python,spelling,story,several
 HONEST := --data '$(RUN)/synth\#kind=known' --data '$(RUN)/synth\#kind=$(SKILLS)=0.2' --set lr=5.0e-4
 # against a reward model, watched by a judge it has not seen: are the answers right?
-PROXY := --gold math --set steps=60 --set lr=2.0e-4 --set eval_steps=10
+PROXY := --data $(RUN)/synth/problems.parquet --gold math --set lr=2.0e-4 --set eval_steps=8
 
 .PHONY: help tiny test check stages install clean run
 # Each artifact is made once; a stage that finds its own run finished says so, and --force replaces
