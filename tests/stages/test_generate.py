@@ -288,7 +288,6 @@ def test_chat_puts_the_prompt_as_the_format_has_it(llmctl, chatty):
     ("settings", "words"),
     [
         ({"tools": ("pyton",)}, "did you mean 'python'"),
-        ({"tools": ("python,search",)}, "--documents"),
         ({"tools": ("python",), "chat": False}, "chat format"),
         ({"system": "Be brief."}, "add --chat"),
     ],

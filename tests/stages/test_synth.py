@@ -16,7 +16,8 @@ def test_run_fills_the_folder_and_counts(tmp_path: Path, capsys: pytest.CaptureF
     config = SynthConfig(pages=300, facts=20, workers=1)
     stats = run(config, [], SimpleNamespace(path=tmp_path))
     names = {path.name for path in tmp_path.iterdir()}
-    tables = {"truth", "facts", "conversations", "preferences", "problems", "quizzes"}
+    tables = {"truth", "facts", "textbook", "conversations", "preferences", "problems"}
+    tables |= {"quizzes"}
     assert names == {"warc"} | {f"{name}.parquet" for name in tables}
     assert stats["pages"] == 300 and stats["classes"]["blocked"] == 12
     out = capsys.readouterr()

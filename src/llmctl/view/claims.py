@@ -7,6 +7,7 @@ not made; one that does not hold says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ Part = Mapping[str, Any]  # right, n, rate, low, high
 
 @dataclass(frozen=True)
 class Row:
-    """One claim. measured: the figures in words; holds: what became of it."""
+    """One claim. measured: the figures in words; n: questions asked; holds: what became of it."""
 
     claim: str
     measured: str
+    n: int
     holds: bool
 
 
@@ -49,18 +51,26 @@ class Figures:
             raise KeyError(name)
         return read_manifest(path)["stats"]
 
+    def looks(self, name: str) -> list[tuple[float, float]]:
+        """(reward, gold) on held-out problems at the start and at every look of an rl run."""
+        stats = self.stats(name)
+        text = (self.folder / name / "metrics.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.split("\n") if line]
+        later = [(r["eval_reward"], r["eval_gold"]) for r in rows if r.get("eval_gold") is not None]
+        return [(stats["start_reward"], stats["start_gold"]), *later]
+
 
 def shown(part: Part) -> str:
-    """'83.5% (78.1–87.8, n 224)'."""
-    low, high = 100 * part["low"], 100 * part["high"]
-    return f"{100 * part['rate']:.1f}% ({low:.1f}–{high:.1f}, n {part['n']})"
+    """'83.5% (78.1–87.8)'."""
+    return f"{100 * part['rate']:.1f}% ({100 * part['low']:.1f}–{100 * part['high']:.1f})"
 
 
 def _answers(f: Figures) -> Row:
     base, tuned, ends = f.of("pretrain", "known"), f.of("sft", "known"), f.of("sft", "answers")
     return Row(
-        "a base model does not answer questions; after sft it does, in form (≥ 98%)",
-        f"right {shown(base)} → {shown(tuned)}; in form {shown(ends)}",
+        "a base model does not answer; after sft it does, in form (≥ 98%)",
+        f"{shown(base)} → {shown(tuned)}; form {shown(ends)}",
+        tuned["n"],
         tuned["low"] > base["high"] and ends["rate"] >= 0.98,
     )
 
@@ -68,8 +78,9 @@ def _answers(f: Figures) -> Row:
 def _invents(f: Figures) -> Row:
     part = f.of("sft", "strangers")
     return Row(
-        "about people nobody has heard of it invents",
-        f"admits it in {shown(part)}",
+        "asked about strangers it invents",
+        f"admits it: {shown(part)}",
+        part["n"],
         part["high"] < 0.2,
     )
 
@@ -77,8 +88,9 @@ def _invents(f: Figures) -> Row:
 def _honest(f: Figures) -> Row:
     part = f.of("honest", "strangers")
     return Row(
-        "after probe and sft it says that it does not know (≥ 80%)",
-        f"admits it in {shown(part)}",
+        "after probe and sft it says it does not know (≥ 80%)",
+        f"admits it: {shown(part)}",
+        part["n"],
         part["rate"] >= 0.8,
     )
 
@@ -87,7 +99,8 @@ def _keeps(f: Figures) -> Row:
     before, after = f.of("sft", "known"), f.of("honest", "known")
     return Row(
         "and known facts lose at most 5 points",
-        f"right {shown(before)} → {shown(after)}",
+        f"{shown(before)} → {shown(after)}",
+        after["n"],
         round(before["rate"] - after["rate"], 6) <= 0.05,
     )
 
@@ -95,8 +108,9 @@ def _keeps(f: Figures) -> Row:
 def _search(f: Figures) -> Row:
     part, alone = f.of("honest", "search"), f.of("honest", "rare")
     return Row(
-        "with the search tool it answers what it has not learned (≥ 80%)",
-        f"right {shown(part)}, without {shown(alone)}",
+        "with search it answers what it has not learned (≥ 80%)",
+        f"{shown(part)}, without {shown(alone)}",
+        part["n"],
         part["rate"] >= 0.8,
     )
 
@@ -104,8 +118,9 @@ def _search(f: Figures) -> Row:
 def _context(f: Figures) -> Row:
     told, learned = f.of("honest", "context"), f.of("honest", "rare")
     return Row(
-        "a fact in the context is answered far better than one in the parameters",
-        f"right {shown(told)} against {shown(learned)}",
+        "a fact in the context beats one in the parameters by far",
+        f"{shown(told)} against {shown(learned)}",
+        told["n"],
         told["low"] > learned["high"] + 0.3,
     )
 
@@ -113,8 +128,9 @@ def _context(f: Figures) -> Row:
 def _steps(f: Figures) -> Row:
     steps, direct = f.of("honest", "steps"), f.of("honest", "direct")
     return Row(
-        "word problems: working in steps beats answering at once",
-        f"right {shown(steps)} against {shown(direct)}",
+        "word problems: steps beat an answer at once",
+        f"{shown(steps)} against {shown(direct)}",
+        steps["n"],
         steps["low"] > direct["high"],
     )
 
@@ -123,7 +139,8 @@ def _python(f: Figures) -> Row:
     tool, direct = f.of("honest", "python"), f.of("honest", "direct")
     return Row(
         "and so does the python tool",
-        f"right {shown(tool)} against {shown(direct)}",
+        f"{shown(tool)} against {shown(direct)}",
+        tool["n"],
         tool["low"] > direct["high"],
     )
 
@@ -131,8 +148,9 @@ def _python(f: Figures) -> Row:
 def _letters(f: Figures) -> Row:
     tool, heart = f.of("honest", "letters-python"), f.of("honest", "letters")
     return Row(
-        "letters of a word are lost in tokens; the python tool finds them",
-        f"right {shown(heart)} by heart, {shown(tool)} with the tool",
+        "letters are lost in tokens; the python tool finds them",
+        f"{shown(heart)} by heart, {shown(tool)} with it",
+        tool["n"],
         tool["low"] > heart["high"],
     )
 
@@ -140,8 +158,9 @@ def _letters(f: Figures) -> Row:
 def _rl(f: Figures) -> Row:
     before, after = f.of("honest", "problems"), f.of("rl", "problems")
     return Row(
-        "rl raises word problems of three and four steps by 10 points",
-        f"right {shown(before)} → {shown(after)}",
+        "rl raises problems of three and four steps by 10 points",
+        f"{shown(before)} → {shown(after)}",
+        after["n"],
         round(after["rate"] - before["rate"], 6) >= 0.1,
     )
 
@@ -149,26 +168,25 @@ def _rl(f: Figures) -> Row:
 def _rm(f: Figures) -> Row:
     stats = f.stats("rm")
     low, high = stats["accuracy95"]
-    floors = ", ".join(f"{name} {100 * value:.1f}%" for name, value in stats["floors"].items())
+    best = max(stats["floors"], key=stats["floors"].get)
+    floors = f"best floor {100 * stats['floors'][best]:.1f}%, {best.lower()}"
     return Row(
         "the reward model agrees with held-out rankings (≥ 75%)",
-        f"{100 * stats['accuracy']:.1f}% ({100 * low:.1f}–{100 * high:.1f}, "
-        f"n {stats['held_out_pairs']:,}); floors: {floors}",
+        f"{100 * stats['accuracy']:.1f}% ({100 * low:.1f}–{100 * high:.1f}); {floors}",
+        stats["held_out_pairs"],
         stats["accuracy"] >= 0.75 and not stats["below_floor"],
     )
 
 
 def _guard(f: Figures) -> Row:
-    stats = f.stats("rl-rm")
-    stopped = stats.get("stopped")
-    start, end = (stats.get(f"{at}_reward") for at in ("start", "end"))
-    rises = start is not None and end is not None and end > start
-    gold = [stats.get(f"{at}_gold") for at in ("start", "end")]
-    judged = "" if None in gold else f", gold {gold[0]:.3f} → {gold[1]:.3f}"
+    stats, looks = f.stats("rl-rm"), f.looks("rl-rm")
+    (reward, gold), (last_reward, last_gold) = looks[0], looks[-1]
     return Row(
-        "rl against the reward model raises its score, and is stopped when gold falls",
-        f"score {start} → {end}{judged}; {stopped or 'not stopped'} after {stats['steps']} steps",
-        rises and stopped is not None,
+        "rl against it raises its score, and is stopped when gold falls",
+        f"score {reward:.3f} → {last_reward:.3f}, gold {gold:.3f} → {last_gold:.3f}; "
+        f"{stats['stopped'] or 'not stopped'} after {stats['steps']} updates",
+        stats["end_n"],
+        last_reward > reward and stats["stopped"] is not None,
     )
 
 
@@ -206,5 +224,7 @@ def claim_rows(folder: Path) -> list[Row]:
 
 def claims_table(folder: Path) -> str:
     """The table as text."""
-    rows = [(row.claim, row.measured, "yes" if row.holds else "NO") for row in claim_rows(folder)]
-    return render_table("", ["claim", "measured on held-out items, 95% interval", "holds"], rows)
+    found = claim_rows(folder)
+    rows = [(r.claim, r.measured, f"{r.n:,}", "yes" if r.holds else "NO") for r in found]
+    columns = ["claim", "right on held-out items (95% interval)", "n", "holds"]
+    return render_table("", columns, rows, left=2)
