@@ -113,8 +113,8 @@ class Chat:
         """The next line; None when the user leaves."""
         hinted = False
         while True:
-            draft, self.draft = self.draft, ""
             try:
+                draft, self.draft = self.draft, ""
                 line = reader.read(draft)
                 if reader.trouble:
                     self.show.error(reader.trouble)
@@ -128,8 +128,11 @@ class Chat:
                 if hinted and not reader.typed:
                     return None
                 hinted = not reader.typed
-                if hinted:
-                    self.show.note("Ctrl-C again, or Ctrl-D, leaves")
+                try:
+                    if hinted:
+                        self.show.note("Ctrl-C again, or Ctrl-D, leaves")
+                except KeyboardInterrupt:  # the second one came while it was said
+                    return None
 
     def ask(self, text: str, reader: Reader | None = None) -> Answer:
         """Say something and show the answer. Without an answer the message is taken back."""
