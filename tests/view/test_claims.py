@@ -6,6 +6,7 @@ import pytest
 
 from llmctl.core.errors import NoInput
 from llmctl.evals.intervals import wilson
+from llmctl.view import claims
 from llmctl.view.claims import claim_rows, claims_table
 
 
@@ -54,3 +55,30 @@ def test_claims_without_figures_are_not_made(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoInput, match="nothing measured"):
         claim_rows(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("rare", "expected"), [(30, True), (150, False)])
+def test_the_context_has_to_win_by_far(tmp_path, rare, expected):
+    write(tmp_path, honest={"context": 160, "rare": rare})
+    assert list(holds(tmp_path).values()) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "last", "expected"),
+    [("over-optimised", 0.9, True), (None, 0.9, False), ("over-optimised", 0.4, False)],
+)
+def test_the_guard_has_to_stop_a_run_whose_reward_rose(
+    tmp_path, monkeypatch, stopped, last, expected
+):
+    # the manifest's end is the model that was kept: the start, where gold was best
+    stats = {"start_reward": 0.5, "start_gold": 0.6, "end_reward": 0.5, "end_gold": 0.6}
+    stats |= {"stopped": stopped, "steps": 16, "end_n": 200}
+    (tmp_path / "rl-rm").mkdir()
+    looks = [{"step": 1}, {"eval_reward": 0.7, "eval_gold": 0.5}]
+    looks.append({"eval_reward": last, "eval_gold": 0.1})
+    text = "".join(json.dumps(look) + "\n" for look in looks)
+    (tmp_path / "rl-rm" / "metrics.jsonl").write_text(text)
+    found = {"rl-rm": stats}
+    monkeypatch.setattr(claims.Figures, "stats", lambda self, name: found[name])
+    [row] = claim_rows(tmp_path)
+    assert row.holds is expected and f"0.500 → {last:.3f}" in row.measured

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmctl.core.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -59,6 +61,18 @@ def find_gpu(name: str) -> Gpu | None:
     """The table's entry for a device name such as 'NVIDIA H100 80GB HBM3' or 'h100'."""
     squeezed = _squeeze(name)
     return next((gpu for gpu in GPUS if _squeeze(gpu.name) in squeezed), None)
+
+
+def wanted_gpu(name: str) -> Gpu:
+    """The device --dry-run reckons with: "auto" this machine's, else the table's entry.
+
+    UsageError (2) with the names it has.
+    """
+    found = this_device() if name == "auto" else find_gpu(name)
+    if found is None:
+        known = ", ".join(gpu.name for gpu in GPUS)
+        raise UsageError(f"gpu={name!r} is not in the table; known: {known}")
+    return found
 
 
 def _squeeze(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from llmctl.core.errors import UsageError
 
@@ -58,3 +59,10 @@ class SamplingParams:
         if not (isinstance(value, int | float) and math.isfinite(value) and low and value <= most):
             word = "above" if above else "from"
             raise UsageError(f"{name} must be {word} {least:g} to {most:g}; got {value}")
+
+
+def sampling_of(config: Any, **more: Any) -> SamplingParams:
+    """The sampling half of a stage's settings. In its `stop`, \\n stands for a newline."""
+    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    stop = tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in config.stop)
+    return SamplingParams(**{name: getattr(config, name) for name in names}, stop=stop, **more)

@@ -81,18 +81,9 @@ class ChatConfig:
 
     def sampling(self) -> SamplingParams:
         """The sampling half of the settings."""
-        from llmctl.infer.params import SamplingParams
+        from llmctl.infer.params import sampling_of
 
-        return SamplingParams(
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in self.stop),
-        )
+        return sampling_of(self)
 
 
 def run(config: ChatConfig, inputs: list[Artifact], draft: None = None) -> None:

@@ -74,14 +74,11 @@ def run(config: PretrainConfig, inputs: list[Any], draft: Any) -> dict[str, Any]
 def dry_run(config: PretrainConfig, inputs: list[Any]) -> None:
     """Say what the run would take: parameters, FLOPs, memory, hours, money."""
     from llmctl.core import console
-    from llmctl.core.hardware import GPUS, find_gpu, this_device
+    from llmctl.core.hardware import wanted_gpu
     from llmctl.train.estimate import estimate
     from llmctl.train.shape import plan_of, shape_from, shape_of, uses_muon
 
-    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
-    if gpu is None:
-        known = ", ".join(g.name for g in GPUS)
-        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    gpu = wanted_gpu(config.gpu)
     stats = inputs[0].stats if inputs else {}
     if given := config.extend or config.init:
         from llmctl.model.hf import load_config

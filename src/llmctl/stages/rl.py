@@ -144,17 +144,14 @@ def run(config: RlConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
 def dry_run(config: RlConfig, inputs: list[Any]) -> None:
     """Say what the run would take at most: answers, FLOPs, memory, hours, money."""
     from llmctl.core import console
-    from llmctl.core.hardware import GPUS, find_gpu, this_device
+    from llmctl.core.hardware import wanted_gpu
     from llmctl.train.estimate import estimate
     from llmctl.train.rl_start import extent, open_start
     from llmctl.train.tuning import tuning_plan, uses_muon
 
     if not inputs:
         raise NoInput("rl --dry-run needs a model; train one first or name it")
-    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
-    if gpu is None:
-        known = ", ".join(g.name for g in GPUS)
-        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    gpu = wanted_gpu(config.gpu)
     start = open_start(config, inputs[0])
     answers = config.steps // config.updates * config.prompts_per_step * config.group_size
     # of learning's FLOPs, a third is a forward pass: drawing, and asking the start model

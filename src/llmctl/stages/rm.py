@@ -83,7 +83,7 @@ def dry_run(config: RmConfig, inputs: list[Any]) -> None:
     """Say what would be read and what the run would take."""
     from llmctl.artifacts.lineage import find_upstream
     from llmctl.core import console
-    from llmctl.core.hardware import GPUS, find_gpu, this_device
+    from llmctl.core.hardware import wanted_gpu
     from llmctl.data.preferences import read_preferences
     from llmctl.model.hf import load_config
     from llmctl.train.estimate import estimate
@@ -91,10 +91,7 @@ def dry_run(config: RmConfig, inputs: list[Any]) -> None:
 
     if not inputs:
         raise NoInput("rm --dry-run needs a model; train one first or name it")
-    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
-    if gpu is None:
-        known = ", ".join(g.name for g in GPUS)
-        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    gpu = wanted_gpu(config.gpu)
     shape = load_config(inputs[0].path)
     chars, rankings = 0, 0
     for path in config.data or [str(find_upstream(inputs[0], "web"))]:

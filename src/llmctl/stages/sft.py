@@ -119,17 +119,14 @@ def show(config: SftConfig, inputs: list[Artifact]) -> None:
 def dry_run(config: SftConfig, inputs: list[Artifact]) -> None:
     """Say what would be trained on and what it would take: FLOPs, memory, hours, money."""
     from llmctl.core import console
-    from llmctl.core.hardware import GPUS, find_gpu, this_device
+    from llmctl.core.hardware import wanted_gpu
     from llmctl.train.estimate import estimate
     from llmctl.train.sft_start import lr_share, open_start, read_chats, rows_a_step, steps_of
     from llmctl.train.tuning import tuning_plan, uses_muon
 
     if not inputs:
         raise NoInput("sft --dry-run needs a model; train one first or name it")
-    gpu = this_device() if config.gpu == "auto" else find_gpu(config.gpu)
-    if gpu is None:
-        known = ", ".join(g.name for g in GPUS)
-        raise UsageError(f"gpu={config.gpu!r} is not in the table; known: {known}")
+    gpu = wanted_gpu(config.gpu)
     start = open_start(inputs[0], config.seq_len)
     chats = read_chats(config, start, sources(config, inputs[0]))
     chats.say()

@@ -115,44 +115,15 @@ def _search(f: Figures) -> Row:
     )
 
 
-def _context(f: Figures) -> Row:
-    told, learned = f.of("honest", "context"), f.of("honest", "rare")
-    return Row(
-        "a fact in the context beats one in the parameters by far",
-        f"{shown(told)} against {shown(learned)}",
-        told["n"],
-        told["low"] > learned["high"] + 0.3,
-    )
+def _beats(claim: str, better: str, worse: str, margin: float = 0.0) -> Callable[[Figures], Row]:
+    """The claim that the honest model is clearly better at one ability than at another."""
 
+    def row(f: Figures) -> Row:
+        more, less = f.of("honest", better), f.of("honest", worse)
+        measured = f"{shown(more)} against {shown(less)}"
+        return Row(claim, measured, more["n"], more["low"] > less["high"] + margin)
 
-def _steps(f: Figures) -> Row:
-    steps, direct = f.of("honest", "steps"), f.of("honest", "direct")
-    return Row(
-        "word problems: steps beat an answer at once",
-        f"{shown(steps)} against {shown(direct)}",
-        steps["n"],
-        steps["low"] > direct["high"],
-    )
-
-
-def _python(f: Figures) -> Row:
-    tool, direct = f.of("honest", "python"), f.of("honest", "direct")
-    return Row(
-        "and so does the python tool",
-        f"{shown(tool)} against {shown(direct)}",
-        tool["n"],
-        tool["low"] > direct["high"],
-    )
-
-
-def _letters(f: Figures) -> Row:
-    tool, heart = f.of("honest", "letters-python"), f.of("honest", "letters")
-    return Row(
-        "letters are lost in tokens; the python tool finds them",
-        f"{shown(heart)} by heart, {shown(tool)} with it",
-        tool["n"],
-        tool["low"] > heart["high"],
-    )
+    return row
 
 
 def _rl(f: Figures) -> Row:
@@ -196,10 +167,10 @@ CLAIMS: tuple[Callable[[Figures], Row], ...] = (
     _honest,
     _keeps,
     _search,
-    _context,
-    _steps,
-    _python,
-    _letters,
+    _beats("a fact in the context beats one in the parameters by far", "context", "rare", 0.3),
+    _beats("word problems: steps beat an answer at once", "steps", "direct"),
+    _beats("and so does the python tool", "python", "direct"),
+    _beats("letters: the python tool beats tokens by heart", "letters-python", "letters"),
     _rl,
     _rm,
     _guard,
