@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from llmctl.core.errors import Mismatch
 from llmctl.model.init import generator_for
 from llmctl.model.transformer import Transformer
+from llmctl.tokenizer.bpe import padded
 
-PAD_TO = 128  # rows; matrix products like multiples of it
 NOISE = 0.1  # of the old rows' own spread, so that new tokens are not one and the same
 
 
@@ -34,7 +34,7 @@ def grow_embedding(
             f"the tokenizer has {known:,} ids, the model only {config.vocab_size:,}; take both "
             "from one place"
         )
-    size = max(config.vocab_size, -(-n_ids // PAD_TO) * PAD_TO)
+    size = max(config.vocab_size, padded(n_ids))
     if n_ids <= known:
         return model
     tables: list[tuple[str, nn.Embedding | nn.Linear]] = [("embedding", model.embedding)]
