@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from llmctl.core import console
-from llmctl.core.errors import Mismatch, UsageError
+from llmctl.core.errors import UsageError
 from llmctl.core.hardware import cpu_has_fast_bf16
 from llmctl.infer.engine import Engine
 from llmctl.infer.threads import idle_cores
-from llmctl.model.hf import load_model
+from llmctl.model.hf import check_folder, load_model
 from llmctl.tokenizer.bpe import Tokenizer
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
@@ -28,14 +28,12 @@ def open_engine(
     dtype: auto (as stored, where that runs at speed), fp32, bf16. device: auto, cpu, cuda.
     workers: CPU threads; 0: one for each core that is idle.
     """
-    if folder.is_dir() and not (folder / "tokenizer.json").is_file():
-        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
+    tokenizer = Tokenizer.of_model(check_folder(folder))
     torch.set_num_threads(workers or idle_cores())
     place = _device(device)
     model = load_model(folder, dtype=DTYPES[dtype], device=place)
     stored = model.embedding.weight.dtype
     chosen = _usable(stored, place) if dtype == "auto" else stored
-    tokenizer = Tokenizer.load(folder)
     return Engine(model, tokenizer, dtype=chosen, consume=True, source=str(folder))
 
 

@@ -40,10 +40,10 @@ class Scorer:
     def open(cls, folder: Path | str, device: torch.device | str = "cpu") -> Scorer:
         """From a folder that `llmctl rm` wrote, or another one-label classifier with a chat format.
 
-        Mismatch (78) for a language model, and for a tokenizer without a chat format.
+        Mismatch (78) for a language model, for one without a tokenizer or chat format.
         """
         model = load_reward_model(folder, torch.float32, device)
-        format = chat_format(Tokenizer.load(folder))
+        format = chat_format(Tokenizer.of_model(Path(folder)))
         if format is None:
             raise Mismatch(f"{folder}: its tokenizer has no chat template; make one with llmctl rm")
         on_cpu = torch.device(device).type == "cpu"

@@ -74,6 +74,13 @@ class Tokenizer:
             raise Mismatch(f"{file}: {size:,} bytes, a tokenizer.json has at most {SIZE_LIMIT:,}")
         return cls(file.read_bytes(), _beside(file), str(file))
 
+    @classmethod
+    def of_model(cls, folder: Path) -> Tokenizer:
+        """That of a model folder. Mismatch (78) when the weights lie there without one."""
+        if not (folder / FILE).is_file():
+            raise Mismatch(f"{folder}: no {FILE} beside the weights; copy it there")
+        return cls.load(folder)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a control token spelt in it stays text. Lone surrogates are replaced."""
         return self._text.encode(clean_text(text), add_special_tokens=False).ids

@@ -15,8 +15,7 @@ from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.data.problems import FILE, HELD_OUT, Message, Problem, read_problems
-from llmctl.tokenizer.bpe import Tokenizer
-from llmctl.tokenizer.chat import ChatFormat, chat_format, check_messages
+from llmctl.tokenizer.chat import ChatFormat, check_messages
 
 ANSWERED = ({"answer"}, {"test_list"})  # keys of rows that say what is right
 RANKED = ({"chosen"}, {"responses"}, {"ranks"}, {"outputs"}, {"ranked"}, {"response 1"})
@@ -145,19 +144,6 @@ def encode_prompts(
     if dropped := len(problems) - len(kept):
         console.warn(f"{dropped:,} prompts of more than {room:,} tokens dropped")
     return kept, ids
-
-
-def open_format(folder: Path) -> ChatFormat:
-    """The chat format of a policy. Mismatch (78) for a base model, which answers nobody."""
-    if not (folder / "tokenizer.json").is_file():
-        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
-    found = chat_format(Tokenizer.load(folder))
-    if found is None:
-        raise Mismatch(
-            f"{folder}: a base model, whose tokenizer has no chat format; run `llmctl sft` on it "
-            "first"
-        )
-    return found
 
 
 def own_copy(folder: Path, name: str, draft: Draft, world: World) -> Path:

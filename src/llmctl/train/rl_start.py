@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmctl.artifacts.store import Artifact
@@ -17,7 +18,8 @@ from llmctl.infer.tools import documents_of, open_tools
 from llmctl.model import hf
 from llmctl.model.config import ModelConfig
 from llmctl.reward.judges import is_model
-from llmctl.tokenizer.chat import ChatFormat
+from llmctl.tokenizer.bpe import Tokenizer
+from llmctl.tokenizer.chat import ChatFormat, chat_format
 from llmctl.train import rl_data
 from llmctl.train.rl_eval import HeldOut
 
@@ -38,7 +40,7 @@ class Start:
 
 def open_start(config: Any, source: Artifact) -> Start:
     """Open and check what an RlConfig names, but for the judges."""
-    format = rl_data.open_format(source.path)
+    format = _chat_format(source.path)
     shape = hf.load_config(source.path)
     tools = None
     if config.tools:
@@ -47,6 +49,17 @@ def open_start(config: Any, source: Artifact) -> Start:
     told = tools.format if tools else format
     problems, prompts, held_out = _open_problems(config, source, shape, told)
     return Start(format, shape, tools, problems, prompts, held_out)
+
+
+def _chat_format(folder: Path) -> ChatFormat:
+    """The chat format of a policy. Mismatch (78) for a base model, which answers nobody."""
+    found = chat_format(Tokenizer.of_model(folder))
+    if found is None:
+        raise Mismatch(
+            f"{folder}: a base model, whose tokenizer has no chat format; run `llmctl sft` on it "
+            "first"
+        )
+    return found
 
 
 def _open_problems(

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llmctl.artifacts.lineage import find_upstream
 from llmctl.artifacts.manifest import RUN
 from llmctl.artifacts.store import Artifact, Draft
@@ -20,8 +18,6 @@ from llmctl.core.errors import Mismatch
 from llmctl.core.files import read_json, write_json
 from llmctl.core.seeds import derive
 from llmctl.evals.pairwise import agreement
-from llmctl.model import hf
-from llmctl.model.grow import grow_embedding
 from llmctl.model.reward import RewardModel, pad_id_for, save_reward_model
 from llmctl.reward.encode import Encoded, Encoder
 from llmctl.reward.flat import n_tokens, score_all
@@ -93,11 +89,7 @@ class RmTraining:
 
     def model(self) -> RewardModel:
         """The model as it is before training, the same each time."""
-        begin = self.begin
-        base = hf.load_model(begin.folder, torch.float32)
-        if begin.grown:
-            grow_embedding(base, begin.tokenizer.n_ids, known=begin.known, seed=self.config.seed)
-        base.config = begin.shape
+        base = self.begin.load_model(self.config.seed)
         return RewardModel(base).to(self.world.device).train()
 
     def _fold(self, number: int, parted: Parted) -> list[list[float]]:

@@ -13,7 +13,6 @@ from llmctl.core.distributed import World
 from llmctl.data.conversations import SourceSpec
 from llmctl.data.masked import MaskedBatch, MaskedBatches, without_targets
 from llmctl.model import hf
-from llmctl.model.grow import grow_embedding
 from llmctl.model.transformer import Transformer
 from llmctl.train.hooks import show_sample
 from llmctl.train.loop import Hook, Loop
@@ -97,12 +96,7 @@ class Sft:
         return self._finish(loop)
 
     def _model(self) -> Transformer:
-        start = self.start
-        model = hf.load_model(start.folder, torch.float32)
-        if start.grown:
-            grow_embedding(model, start.tokenizer.n_ids, known=start.known, seed=self.config.seed)
-        model.config = start.shape
-        return model.to(self.world.device).train()
+        return self.start.load_model(self.config.seed).to(self.world.device).train()
 
     def _say(self) -> None:
         start = self.start

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmctl.artifacts.store import Artifact
 from llmctl.core.errors import Mismatch, UsageError
 from llmctl.core.terminal import printable
@@ -14,6 +16,8 @@ from llmctl.data.conversations import SourceSpec, read_conversations
 from llmctl.data.masked import fitting_length
 from llmctl.model import hf
 from llmctl.model.config import ModelConfig
+from llmctl.model.grow import grow_embedding
+from llmctl.model.transformer import Transformer
 from llmctl.tokenizer.bpe import Tokenizer, padded
 from llmctl.tokenizer.chat import ChatFormat, chat_format, with_chat
 from llmctl.train.plan import LONGEST_AUTO
@@ -34,6 +38,14 @@ class Start:
     known: int  # ids of the tokenizer before it got our control tokens
     grown: bool
 
+    def load_model(self, seed: int) -> Transformer:
+        """The model in fp32 on the CPU, with rows for our control tokens where it had none."""
+        model = hf.load_model(self.folder, torch.float32)
+        if self.grown:
+            grow_embedding(model, self.tokenizer.n_ids, known=self.known, seed=seed)
+        model.config = self.shape
+        return model
+
 
 def open_start(artifact: Artifact, seq_len: int) -> Start:
     """The model to tune, checked; one without a chat format gets ours.
@@ -43,9 +55,7 @@ def open_start(artifact: Artifact, seq_len: int) -> Start:
     """
     folder = artifact.path
     shape = hf.load_config(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise Mismatch(f"{folder}: no tokenizer.json beside the weights; copy it there")
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.of_model(folder)
     known = tokenizer.n_ids
     if known > shape.vocab_size:
         raise Mismatch(
