@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmctl.model.attention import Attend
+from llmctl.model.attention import Attend, segment_bounds
 
 STRETCH = 192  # queries at a time: what a causal block wastes against what a small product costs
 Blocks = list[tuple[int, int, int, int, int]]
@@ -53,6 +53,15 @@ def positions_of(groups: Groups) -> Tensor:
         parts.append(torch.arange(prompt))
         parts += [torch.arange(prompt, prompt + n) for n in continuations]
     return torch.cat(parts)
+
+
+def segments_of(groups: Groups) -> tuple[Tensor, Tensor]:
+    """(segments (1, N), bounds) as attention.packed has them, each group a document: for a row in
+    which every continuation has its own copy of the prompt."""
+    lengths = torch.tensor([prompt + sum(rest) for prompt, rest in groups])
+    numbers = torch.arange(len(lengths), dtype=torch.int32)
+    segments = torch.repeat_interleave(numbers, lengths)[None]
+    return segments, segment_bounds(segments)
 
 
 def sharing(blocks: Tensor) -> Attend:

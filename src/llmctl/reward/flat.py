@@ -58,32 +58,22 @@ def n_tokens(ranking: Encoded, shared: bool) -> int:
 
 def flatten(rankings: Sequence[Encoded], *, shared: bool) -> Flat:
     """Rankings one after another; shared: each prompt once."""
-    groups: list[tuple[int, list[int]]] = []
-    parts: list[np.ndarray] = []
-    ends: list[int] = []
-    at = 0
-    for ranking in rankings:
-        prompt, lengths = ranking.prompt, [len(r) for r in ranking.responses]
-        if shared:
-            parts += [prompt, *ranking.responses]
-            groups.append((len(prompt), lengths))
-            at += len(prompt)
-        else:
-            for response in ranking.responses:
-                parts += [prompt, response]
-            lengths = [len(prompt) + n for n in lengths]
-            groups += [(0, [n]) for n in lengths]
+    groups = [(r.prompt, r.responses) for r in rankings]
+    if not shared:
+        groups = [(prompt, (response,)) for prompt, rest in groups for response in rest]
+    layout = [(len(prompt), [len(r) for r in rest]) for prompt, rest in groups]
+    ends, at = [], 0
+    for prompt, lengths in layout:
+        at += prompt
         for n in lengths:
             at += n
             ends.append(at - 1)
+    parts = [part for prompt, rest in groups for part in (prompt, *rest)]
     ids = torch.from_numpy(np.concatenate(parts))[None]
-    positions = shared_prefix.positions_of(groups)[None]
+    positions = shared_prefix.positions_of(layout)[None]
     if shared:
-        blocks = shared_prefix.blocks_of(groups)
-        return Flat(ids, positions, torch.tensor(ends), blocks=blocks)
-    sizes = torch.tensor([n for _, [n] in groups])
-    segments = torch.repeat_interleave(torch.arange(len(sizes), dtype=torch.int32), sizes)[None]
-    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]).to(torch.int32)
+        return Flat(ids, positions, torch.tensor(ends), blocks=shared_prefix.blocks_of(layout))
+    segments, bounds = shared_prefix.segments_of(layout)
     return Flat(ids, positions, torch.tensor(ends), segments=segments, bounds=bounds)
 
 

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmctl.model.attention import segment_bounds
 from llmctl.model.group_attention import attention_over
-from llmctl.model.shared_prefix import positions_of
+from llmctl.model.shared_prefix import positions_of, segments_of
 from llmctl.model.transformer import Transformer
 from llmctl.train.policy_loss import ALL, Drawable, Objective, k3, policy_head, token_losses
 from llmctl.train.rollouts import Group, Rollout
@@ -124,11 +123,7 @@ def _flat(
     real = {
         k: torch.tensor(columns[k], dtype=torch.float32) for k in ("advantage", "weight", "sampler")
     }
-    segments = bounds = None
-    if not shared:
-        lengths = torch.tensor([p + sum(rest) for p, rest in layout])
-        segments = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[None].int()
-        bounds = segment_bounds(segments)
+    segments, bounds = (None, None) if shared else segments_of(layout)
     return RolloutBatch(
         ids=torch.tensor(ids)[None],
         positions=positions_of(layout)[None],
