@@ -19,11 +19,11 @@ from torch import Tensor
 
 from llmctl.core.errors import BadInput, Diverged, Mismatch
 from llmctl.infer.completion import CallRecord, Completion, Event, FinishReason, Stats
+from llmctl.infer.drawing import next_ids
 from llmctl.infer.kv_cache import KVCache
 from llmctl.infer.params import SamplingParams
 from llmctl.infer.row import Row
 from llmctl.infer.runner import PREFILL_TOKENS, Runner
-from llmctl.infer.sampling import draw, penalise, uniform
 from llmctl.infer.text import TextStream
 from llmctl.infer.toolbox import Running, ToolBox
 from llmctl.model.transformer import Transformer
@@ -249,42 +249,7 @@ class Engine:
             raise Diverged(
                 f"{self.source}: its logits are not numbers; the weights are damaged or diverged"
             )
-        chosen = [0] * len(rows)
-        groups: dict[SamplingParams, list[int]] = {}
-        for number, row in enumerate(rows):
-            groups.setdefault(row.params, []).append(number)
-        for params, numbers in groups.items():
-            part = logits if len(groups) == 1 else logits[torch.tensor(numbers)]
-            members = [rows[number] for number in numbers]
-            for number, id in zip(numbers, self._draw(members, part, params)):
-                chosen[number] = id
-        return chosen
-
-    def _draw(self, rows: list[Row], logits: Tensor, params: SamplingParams) -> list[int]:
-        biased = logits
-        if params.repetition_penalty != 1.0:
-            biased = penalise(logits, [r.context for r in rows], params.repetition_penalty)
-        numbers = [uniform(params.seed, r.completion.index, r.n_sampled) for r in rows]
-        ids = draw(biased, params, numbers)
-        if params.logprobs or params.probs:
-            self._note(rows, logits, ids, params)
-        return ids.tolist()
-
-    def _note(self, rows: list[Row], logits: Tensor, ids: Tensor, params: SamplingParams) -> None:
-        """Keep the log-probabilities of the ids drawn, and of the most likely ones."""
-        logprobs = logits.log_softmax(-1)
-        raw = logprobs.gather(1, ids[:, None])[:, 0].tolist()
-        at = params.temperature or 1.0
-        policy = raw
-        if at != 1.0:
-            policy = (logits / at).log_softmax(-1).gather(1, ids[:, None])[:, 0].tolist()
-        for row, value, tempered in zip(rows, raw, policy):
-            row.completion.logprobs.append(value)
-            row.completion.policy_logprobs.append(tempered)
-        if params.probs:
-            best, index = logprobs.topk(min(params.probs, logprobs.shape[-1]))
-            for row, p, i in zip(rows, best.exp().tolist(), index.tolist()):
-                row.completion.probs.append(list(zip(i, p)))
+        return next_ids(rows, logits)
 
     def _take(self, row: Row, id: int, box: ToolBox | None) -> Event:
         """Append one id to a row, and end it, or its turn, where it ends."""
