@@ -9,7 +9,7 @@ Axes: B rows of a micro-batch, T tokens of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -64,6 +64,36 @@ class Batch:
         return Batch(ids, targets, moved(self.segments), moved(self.bounds))
 
 
+def lay_out(
+    rows: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]],
+    seq_len: int,
+    *,
+    pad_id: int,
+    most_pieces: int,
+) -> Batch:
+    """A batch of rows, each of pieces side by side: (ids, targets), two arrays of one length.
+
+    most_pieces: that any row of the run has, so that bounds have one size.
+    """
+    ids = np.full((len(rows), seq_len), pad_id, dtype=np.int64)
+    targets = np.full_like(ids, IGNORE)
+    segments = np.full_like(ids, -1, dtype=np.int32)
+    bounds: list[int] = []
+    for row, pieces in enumerate(rows):
+        at = 0
+        for number, (tokens, following) in enumerate(pieces):
+            part = slice(at, at + len(tokens))
+            ids[row, part], targets[row, part], segments[row, part] = tokens, following, number
+            bounds.append(row * seq_len + at)
+            at += len(tokens)
+        if at < seq_len:
+            bounds.append(row * seq_len + at)
+    size = len(rows) * (most_pieces + 1) + 1  # a row's padding is one more piece
+    padded = np.full(size, ids.size, dtype=np.int32)
+    padded[: len(bounds)] = bounds
+    return Batch(*(torch.from_numpy(a) for a in (ids, targets, segments, padded)))
+
+
 class PackedRows:
     """The rows of one split in their order within an epoch, read from memory-mapped bins.
 
@@ -112,34 +142,19 @@ class PackedRows:
     def read(self, positions: Any) -> Batch:
         """The rows at these positions as one batch."""
         positions = list(positions)
-        shape = (len(positions), self.seq_len)
-        ids = np.full(shape, self.eot_id, dtype=np.int64)
-        targets = np.full(shape, IGNORE, dtype=np.int64)
-        segments = np.full(shape, -1, dtype=np.int32)
-        bounds = []
-        for row, position in enumerate(positions):
-            at = 0
-            for number, piece in enumerate(self.members(position)):
-                start, length = int(self.pieces.starts[piece]), int(self.pieces.lengths[piece])
-                closes = bool(self.pieces.closes[piece])
-                tokens = self.bins.read(start, start + length + (not closes))
-                ids[row, at : at + length] = tokens[:length]
-                targets[row, at : at + length - closes] = tokens[1:]
-                if closes:
-                    targets[row, at + length - 1] = self.eot_id
-                segments[row, at : at + length] = number
-                bounds.append(row * self.seq_len + at)
-                at += length
-            if at < self.seq_len:
-                bounds.append(row * self.seq_len + at)
-        self._check(ids, targets, positions)
-        whole = Batch(torch.from_numpy(ids), torch.from_numpy(targets), None)
-        if self.alone:
-            return whole
-        size = len(positions) * (self.most_pieces + 1) + 1  # a row's padding is one more piece
-        padded = np.full(size, ids.size, dtype=np.int32)
-        padded[: len(bounds)] = bounds
-        return replace(whole, segments=torch.from_numpy(segments), bounds=torch.from_numpy(padded))
+        rows = [[self._piece(piece) for piece in self.members(p)] for p in positions]
+        batch = lay_out(rows, self.seq_len, pad_id=self.eot_id, most_pieces=self.most_pieces)
+        self._check(batch.ids.numpy(), batch.targets.numpy(), positions)
+        return replace(batch, segments=None, bounds=None) if self.alone else batch
+
+    def _piece(self, piece: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a piece, and the target of each."""
+        start, length = int(self.pieces.starts[piece]), int(self.pieces.lengths[piece])
+        if not self.pieces.closes[piece]:
+            tokens = self.bins.read(start, start + length + 1)
+            return tokens[:-1], tokens[1:]
+        tokens = self.bins.read(start, start + length)
+        return tokens, np.append(tokens[1:], self.eot_id)
 
     def _check(self, ids: np.ndarray, targets: np.ndarray, positions: list[int]) -> None:
         """An id the model has no row for would read beyond its embedding (a device assert)."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llmctl.core.errors import BadInput, UsageError
 from llmctl.core.seeds import derive
-from llmctl.data.batches import IGNORE, Batch
+from llmctl.data.batches import IGNORE, Batch, lay_out
 from llmctl.data.packing import Pieces, pack, permutation
 
 PLACES = 64  # places come in multiples of it: few shapes, so that kernels made for one are reused
@@ -248,34 +248,19 @@ class MaskedRows:
     def read(self, positions: Iterable[int]) -> MaskedBatch:
         """The rows at these positions as one batch. A token is a target of the one before it where
         it is trained on; the first of a sequence never is."""
-        positions = list(positions)
-        shape = (len(positions), self.seq_len)
-        ids = np.full(shape, self.pad_id, dtype=np.int64)
-        targets = np.full(shape, IGNORE, dtype=np.int64)
-        segments = np.full(shape, -1, dtype=np.int32)
-        bounds = []
-        for row, position in enumerate(positions):
-            at = 0
-            for number, sequence in enumerate(self.members(position).tolist()):
-                start, length = int(self.starts[sequence]), int(self.lengths[sequence])
-                tokens = self.ids[start : start + length]
-                ids[row, at : at + length] = tokens
-                following = np.where(self.trained[start + 1 : start + length], tokens[1:], IGNORE)
-                targets[row, at : at + length - 1] = following
-                segments[row, at : at + length] = number
-                bounds.append(row * self.seq_len + at)
-                at += length
-            if at < self.seq_len:
-                bounds.append(row * self.seq_len + at)
-        size = len(positions) * (self.most_pieces + 1) + 1  # a row's padding is one more piece
-        padded = np.full(size, ids.size, dtype=np.int32)
-        padded[: len(bounds)] = bounds
-        places = np.flatnonzero(targets.reshape(-1) != IGNORE)
-        # the last token of a sequence never has a target
-        nothing = int(self.lengths[self.members(positions[0])[0]]) - 1
+        rows = [[self._sequence(s) for s in self.members(p)] for p in positions]
+        batch = lay_out(rows, self.seq_len, pad_id=self.pad_id, most_pieces=self.most_pieces)
+        places = np.flatnonzero(batch.targets.numpy() != IGNORE)
+        nothing = len(rows[0][0][0]) - 1  # the last token of a sequence never has a target
         places = np.append(places, np.full(-len(places) % PLACES, nothing))
-        arrays = (torch.from_numpy(a) for a in (ids, targets, segments, padded, places))
-        return MaskedBatch(*arrays)
+        laid = batch.ids, batch.targets, batch.segments, batch.bounds
+        return MaskedBatch(*laid, torch.from_numpy(places))
+
+    def _sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a sequence, and the target of each."""
+        part = slice(int(self.starts[number]), int(self.starts[number] + self.lengths[number]))
+        ids, trained = self.ids[part], self.trained[part]
+        return ids, np.append(np.where(trained[1:], ids[1:], IGNORE), IGNORE)
 
 
 class MaskedBatches:
