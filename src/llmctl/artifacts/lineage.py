@@ -13,11 +13,13 @@ from llmctl.core.errors import LlmctlError, NoInput
 DEPTH = 20  # stages; a longer chain is a loop
 
 
-def find_upstream(artifact: Artifact, kind: str) -> Path:
+def find_upstream(artifact: Artifact, kind: str, otherwise: str = "") -> Path:
     """The folder of that kind which this artifact was made from, however far back.
 
-    NoInput (66) when the chain does not reach one, or its folder has gone or changed.
+    otherwise: what to do without one, for the message. NoInput (66) when the chain does not reach
+    one, or its folder has gone or changed.
     """
+    otherwise = otherwise or f"name one with --{kind}"
     chain = [dict(i) for i in artifact.inputs]
     for _ in range(DEPTH):
         if not chain:
@@ -29,12 +31,12 @@ def find_upstream(artifact: Artifact, kind: str) -> Path:
                 if manifest is None:
                     raise NoInput(
                         f"{reference['path']}: the {kind} that {artifact.path} was made from is "
-                        f"gone or changed; name it with --{kind}"
+                        f"gone or changed; {otherwise}"
                     )
                 return Path(reference["path"])
             following += manifest["inputs"] if manifest else []
         chain = following
-    raise NoInput(f"{artifact.path}: was not made from a {kind} artifact; name one with --{kind}")
+    raise NoInput(f"{artifact.path}: was not made from a {kind} artifact; {otherwise}")
 
 
 def render_lineage(artifact: Artifact) -> str:

@@ -164,7 +164,6 @@ def _facts(config: ProbeConfig, model: Any, draft: Any) -> tuple[list[Fact], dic
     """What to ask, and what is to be said of where it came from."""
     from random import Random
 
-    from llmctl.artifacts.lineage import find_upstream
     from llmctl.core import console
     from llmctl.core.seeds import derive
 
@@ -172,10 +171,7 @@ def _facts(config: ProbeConfig, model: Any, draft: Any) -> tuple[list[Fact], dic
         return _text_facts(config, draft)
     from llmctl.evals.probe_web import web_facts
 
-    try:
-        web = Path(config.web) if config.web else find_upstream(model, "web")
-    except NoInput as error:
-        raise NoInput(f"{error}, or ask about real text with --documents and --asker") from None
+    web = _web(config, model)
     facts = web_facts(web)
     if config.limit and config.limit < len(facts):
         chosen = Random(derive(config.seed, "facts")).sample(range(len(facts)), config.limit)
@@ -183,6 +179,16 @@ def _facts(config: ProbeConfig, model: Any, draft: Any) -> tuple[list[Fact], dic
     n_test = sum(fact.split == "test" for fact in facts)
     console.info(f"{web}: {len(facts):,} facts, {n_test:,} of them held out")
     return facts, {"source": "web", "facts": len(facts)}
+
+
+def _web(config: ProbeConfig, model: Any) -> Path:
+    """The web with the facts: named, or the one that the model was made from."""
+    from llmctl.artifacts.lineage import find_upstream
+
+    if config.web:
+        return Path(config.web)
+    otherwise = "name one with --web, or ask about real text with --documents and --asker"
+    return find_upstream(model, "web", otherwise)
 
 
 def _text_facts(config: ProbeConfig, draft: Any) -> tuple[list[Fact], dict[str, Any]]:
@@ -279,7 +285,6 @@ def _report(
 
 def dry_run(config: ProbeConfig, inputs: list[Any]) -> None:
     """Say what would be asked of whom, and how often."""
-    from llmctl.artifacts.lineage import find_upstream
     from llmctl.core import console
 
     if not inputs:
@@ -291,7 +296,7 @@ def dry_run(config: ProbeConfig, inputs: list[Any]) -> None:
     else:
         from llmctl.evals.probe_web import web_facts
 
-        web = Path(config.web) if config.web else find_upstream(inputs[0], "web")
+        web = _web(config, inputs[0])
         n = len(web_facts(web))
         n = min(n, config.limit or n)
         rows += [("web", web), ("facts", n)]

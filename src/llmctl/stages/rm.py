@@ -81,12 +81,12 @@ def run(config: RmConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
 
 def dry_run(config: RmConfig, inputs: list[Any]) -> None:
     """Say what would be read and what the run would take."""
-    from llmctl.artifacts.lineage import find_upstream
     from llmctl.core import console
     from llmctl.core.hardware import wanted_gpu
     from llmctl.data.preferences import read_preferences
     from llmctl.model.hf import load_config
     from llmctl.train.estimate import estimate
+    from llmctl.train.rm_data import paths_of
     from llmctl.train.tuning import tuning_plan
 
     if not inputs:
@@ -94,7 +94,7 @@ def dry_run(config: RmConfig, inputs: list[Any]) -> None:
     gpu = wanted_gpu(config.gpu)
     shape = load_config(inputs[0].path)
     chars, rankings = 0, 0
-    for path in config.data or [str(find_upstream(inputs[0], "web"))]:
+    for path in paths_of(config.data, inputs[0]):
         found = read_preferences(path, max_bad=config.max_bad)
         console.info(
             f"{path}: {found.format}, {len(found.rows):,} rankings, {found.n_pairs:,} pairs"

@@ -91,12 +91,13 @@ def sources(config: SftConfig, model: Artifact) -> list[SourceSpec]:
     if config.data:
         return [parse_source(word) for word in config.data]
     try:
-        web = find_upstream(model, "web")
-    except NoInput:
-        raise UsageError(
-            f"{model.path} was not made from a synthetic web, so there is no default: name "
-            "conversations with --data PATH (JSONL with messages, ShareGPT, Alpaca, GSM8K, …)"
-        ) from None
+        web = find_upstream(
+            model,
+            "web",
+            "name conversations with --data PATH (JSONL with messages, ShareGPT, Alpaca, GSM8K, …)",
+        )
+    except NoInput as error:
+        raise UsageError(str(error)) from None
     return [SourceSpec(web, 1.0, {})]
 
 

@@ -30,12 +30,7 @@ def data_path(given: str, model: Artifact, *, prompts_only: bool) -> Path:
         if not Path(given).exists():
             raise NoInput(f"{given}: no such file or folder of problems; check --data")
         return Path(given)
-    try:
-        web = find_upstream(model, "web")
-    except NoInput:
-        raise NoInput(
-            f"{model.path}: was not made from a synthetic web, so name problems with --data"
-        ) from None
+    web = find_upstream(model, "web", "name problems with --data")
     ranked = web / "preferences.parquet"
     return ranked if prompts_only and ranked.is_file() else web / FILE
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl.artifacts.lineage import find_upstream
 from llmctl.artifacts.manifest import RUN
 from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
@@ -29,7 +28,7 @@ from llmctl.train.metrics import read_metrics
 from llmctl.train.optim import gather
 from llmctl.train.report import draw_loss
 from llmctl.train.rm_batches import ROW, RankingBatches, make_loss
-from llmctl.train.rm_data import Entry, Parted, encode_all, fold_parts, part, read_all
+from llmctl.train.rm_data import Entry, Parted, encode_all, fold_parts, part, paths_of, read_all
 from llmctl.train.rm_report import Judgement
 from llmctl.train.sft_start import open_start, row_length
 from llmctl.train.tuning import Tuning
@@ -48,8 +47,7 @@ class RmTraining:
             console.info("the model knows no chat format: its tokenizer gets ours")
         self.seq_len = row_length(config, self.begin.shape)
         self.encoder = Encoder(self.begin.format, self.seq_len)
-        paths = list(config.data) or [find_upstream(model, "web")]
-        rankings = read_all(paths, config.max_bad)
+        rankings = read_all(paths_of(config.data, model), config.max_bad)
         self.entries = encode_all(rankings, self.encoder)
         self.tokenizer, self.pad_id = self._padding()
 

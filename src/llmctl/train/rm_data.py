@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmctl.artifacts.lineage import find_upstream
+from llmctl.artifacts.store import Artifact
 from llmctl.core import console
 from llmctl.core.errors import BadInput
 from llmctl.core.seeds import derive
-from llmctl.data.preferences import Preferences, Ranking, read_preferences
+from llmctl.data.preferences import Ranking, read_preferences
 from llmctl.reward.encode import Encoded, Encoder
 
 READ_COLUMNS = ["data", "form", "rows", "rankings", "pairs", "left out"]
@@ -39,19 +41,22 @@ class Parted:
     how: str
 
 
-def read_all(paths: Sequence[str | Path], max_bad: float) -> list[Ranking]:
+def paths_of(given: Sequence[str], model: Artifact) -> list[Path]:
+    """What --data names, else the web that the model was made from."""
+    return [Path(g) for g in given] or [find_upstream(model, "web", "name rankings with --data")]
+
+
+def read_all(paths: Sequence[Path], max_bad: float) -> list[Ranking]:
     """The rankings of all sources, with a table of what was found and what was left out."""
-    found: list[tuple[str, Preferences]] = []
-    for path in paths:
-        found.append((str(path), read_preferences(path, max_bad=max_bad)))
-    rows = [
-        (path, p.format, p.n_rows, len(p.rows), p.n_pairs, sum(s.count for s in p.skipped.values()))
-        for path, p in found
-    ]
+    found = [(path, read_preferences(path, max_bad=max_bad)) for path in paths]
+    rows = []
+    for path, p in found:
+        left_out = sum(s.count for s in p.skipped.values())
+        rows.append((str(path), p.format, p.n_rows, len(p.rows), p.n_pairs, left_out))
     console.table("Preferences", READ_COLUMNS, rows, left=2)
     for path, preferences in found:
         for line in preferences.describe_skipped():
-            console.info(f"  left out of {Path(path).name}: {line}")
+            console.info(f"  left out of {path.name}: {line}")
     return [ranking for _, p in found for ranking in p.rows]
 
 
