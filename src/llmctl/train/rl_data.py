@@ -14,6 +14,7 @@ from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.errors import BadInput, Mismatch, NoInput
+from llmctl.data.conversations.rows import json_lines
 from llmctl.data.problems import FILE, HELD_OUT, Message, Problem, read_problems
 from llmctl.tokenizer.chat import ChatFormat, check_messages
 
@@ -68,15 +69,9 @@ def _first_keys(path: Path) -> set[str]:
             raise BadInput(f"{path}: damaged ({str(error).splitlines()[0]})") from None
     if not path.is_file():
         return set()
-    with open(path, "rb") as lines:
-        for line in iter(lambda: lines.readline(4 << 20), b""):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                return set(map(str, row))
-    return set()
+    with open(path, "rb") as handle:
+        rows = (row.value for row in json_lines(path, handle) if row.value is not None)
+        return set(next(rows, {}))
 
 
 def _until_answer(messages: Sequence[Message]) -> list[Message]:

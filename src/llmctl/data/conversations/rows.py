@@ -1,4 +1,4 @@
-"""Rows of the files that conversations, rankings and problems come in: parquet, JSONL, JSON.
+"""Rows of the files that conversations and rankings come in: parquet, JSONL, JSON.
 
 A JSONL file is split at newline bytes only: U+2028 and U+0085, at which `str.splitlines` splits
 too, stand in many a text.
@@ -38,7 +38,7 @@ class Row:
 def find_files(path: Path, payload: str) -> list[Path]:
     """The files to read at `path`: itself, an artifact's `payload`.parquet, or those of a folder.
 
-    payload: "conversations", "preferences", "problems": also the kind of artifact wanted.
+    payload: "conversations" or "preferences": also the kind of artifact wanted.
     NoInput (66) when there is none, Mismatch (78) for an artifact of another kind.
     """
     if path.is_dir():
@@ -107,7 +107,7 @@ def _json(path: Path) -> Iterator[Row]:
         if start.startswith(b"[") or (start.startswith(b"{") and _spread_out(start)):
             yield from _array(path, handle.read(MAX_JSON + 1))
             return
-        yield from _lines(path, handle)
+        yield from json_lines(path, handle)
 
 
 def _spread_out(start: bytes) -> bool:
@@ -116,7 +116,8 @@ def _spread_out(start: bytes) -> bool:
     return bool(newline) and line.strip() == b"{"
 
 
-def _lines(path: Path, handle: Any) -> Iterator[Row]:
+def json_lines(path: Path, handle: Any) -> Iterator[Row]:
+    """The rows of a JSONL file that is open for reading bytes; blank lines are none."""
     number = 0
     while line := handle.readline(MAX_LINE):
         number += 1

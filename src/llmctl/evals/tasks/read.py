@@ -1,23 +1,21 @@
 """Task files into tasks. The kind of a file is seen from its first rows and said.
 
-JSONL is split at newline bytes only: other line breaks, such as U+2028, stand inside of strings.
 A row that cannot be used is counted with its line, never dropped silently.
 """
 
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from llmctl.core.errors import BadInput, NoInput
+from llmctl.data.conversations.rows import json_lines
 from llmctl.data.problems import default_verifier, right_answers
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 
-MAX_LINE = 16 << 20  # bytes of one row
 MAX_OPTIONS = 1024
 WEB_FILES = ("quizzes.parquet", "problems.parquet")  # of a web artifact
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
@@ -120,23 +118,11 @@ def _task(
 def _json_rows(path: Path, skip: Callable[[str, str], None]) -> Iterator[Placed]:
     """(place, row) of a JSONL file; what is no JSON object is skipped."""
     with open(path, "rb") as handle:
-        number = 0
-        while line := handle.readline(MAX_LINE):
-            number += 1
-            where = f"{path.name}:{number}"
-            if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                raise BadInput(f"{path}, line {number}: more than {MAX_LINE:,} bytes; no task file")
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except (ValueError, RecursionError):
-                skip(where, "no JSON")
-                continue
-            if isinstance(row, dict):
-                yield where, row
+        for row in json_lines(path, handle):
+            if row.value is None:
+                skip(row.where, row.why)
             else:
-                skip(where, "no JSON object")
+                yield row.where, row.value
 
 
 def _parquet_rows(path: Path) -> Iterator[Placed]:
