@@ -36,10 +36,10 @@ def slowly(q, k, v, layout):
     return merge_heads(out)
 
 
-@pytest.mark.parametrize("flash", [False, True])
+@pytest.mark.parametrize("many_scores", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_equals_one_copy_of_the_prompt_for_each(layout, flash, monkeypatch):
-    if flash:
+def test_equals_one_copy_of_the_prompt_for_each(layout, many_scores, monkeypatch):
+    if many_scores:
         monkeypatch.setattr(group_attention, "MOST_SCORES", 0)
     torch.manual_seed(1)
     n = sum(p + sum(r) for p, r in layout)

@@ -1,5 +1,9 @@
 """Attention of several continuations of one prompt, the prompt computed once.
 
+Of the three attentions over shared prompts, the one for rm and its judges, whose responses are long
+and unlike (model/group_attention.py is for rl's short answers, evals/tasks/likelihood.py for
+measuring without gradients); on CUDA rm and rl repeat the prompt instead.
+
 A flat row of N tokens holds groups: a prompt, then each of its continuations. A continuation sees
 the prompt and itself, never another continuation or group, so K continuations of a prompt of P
 tokens cost P + sum(R) tokens instead of K P + sum(R).

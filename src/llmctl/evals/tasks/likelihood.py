@@ -4,6 +4,9 @@ The pairs of an item are a tree: their common beginning, then a branch each. Tre
 in one flat row of tokens, without padding; a token sees the beginning and its own branch. The
 last hidden states alone go through the head.
 
+Of the three attentions over shared prompts, the one for measuring, without gradients and on any
+device (model/shared_prefix.py is for rm, model/group_attention.py for rl, both on a CPU).
+
 Axes: N tokens of all trees, H query heads, G key/value heads, K head width.
 """
 
