@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Callable
 
-sys.path.pop(0)  # this file's folder: its tokenize.py would hide Python's own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402

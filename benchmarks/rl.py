@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this folder's modules must not hide others
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 PROMPTS, ANSWERS, TOKENS, VOCAB = 8, 8, 64, 4096
@@ -49,33 +48,11 @@ def questions(data: str) -> list[str]:
     return [row["prompt"] for row in rows]
 
 
-def make_model(folder: Path, asked: Sequence[str]) -> None:
+def prepare(folder: Path, asked: Sequence[str]) -> None:
     """A model folder that both sides open, and the questions beside it."""
-    from llmctl.model import hf
-    from llmctl.model.config import ModelConfig
-    from llmctl.model.transformer import Transformer
-    from llmctl.tokenizer.chat import chat_format, with_chat
-    from llmctl.tokenizer.train import train
+    from small_model import make_model
 
-    tokenizer = with_chat(train(asked, VOCAB - 128))
-    found = chat_format(tokenizer)
-    assert found is not None
-    shape = ModelConfig(
-        vocab_size=VOCAB,
-        n_layers=4,
-        d_model=256,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=64,
-        d_ff=768,
-        max_seq_len=2048,
-        tie_embeddings=True,
-        eos_ids=tuple(sorted(found.stop_ids)),
-        pad_id=tokenizer.eot_id,
-    )
-    model = Transformer(shape)
-    model.init_weights(0)
-    hf.save_state(model.state_dict(), shape, folder, tokenizer)
+    make_model(folder, asked, VOCAB)
     rows = [{"prompt": q, "answer": "1", "split": "train"} for q in asked]
     (folder.parent / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
@@ -211,7 +188,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
-        make_model(folder, questions(args.data))
+        prepare(folder, questions(args.data))
         for _ in range(args.rounds):
             for side in [args.only] if args.only else ["ours", "trl"]:
                 words = [sys.executable, os.path.abspath(__file__), "--only", side]

@@ -22,28 +22,24 @@ import itertools
 import json
 import os
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this file's folder: its tokenize.py would hide Python's own
 for name, value in {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch  # noqa: E402
+from small_model import make_model  # noqa: E402
 
 from llmctl.core.distributed import World  # noqa: E402
 from llmctl.data.preferences import Ranking, read_preferences  # noqa: E402
-from llmctl.model.config import ModelConfig  # noqa: E402
-from llmctl.model.reward import RewardModel, load_reward_model, save_reward_model  # noqa: E402
-from llmctl.model.transformer import Transformer  # noqa: E402
+from llmctl.model.reward import load_reward_model  # noqa: E402
 from llmctl.reward.encode import Encoder  # noqa: E402
 from llmctl.tokenizer.bpe import Tokenizer  # noqa: E402
-from llmctl.tokenizer.chat import chat_format, with_chat  # noqa: E402
-from llmctl.tokenizer.train import train as train_tokenizer  # noqa: E402
+from llmctl.tokenizer.chat import chat_format  # noqa: E402
 from llmctl.train.backward import Lanes  # noqa: E402
 from llmctl.train.optim import Optimizers, OptimSettings  # noqa: E402
 from llmctl.train.rm_batches import RankingBatches, make_loss  # noqa: E402
@@ -80,28 +76,6 @@ def of_five(pairs: list[Ranking]) -> list[Ranking]:
         others = [pairs[(i + j) % len(pairs)].responses[0] for j in range(1, K - 1)]
         made.append(Ranking(ranking.prompt, [*ranking.responses, *others], list(range(1, K + 1))))
     return made
-
-
-def make_folder(folder: Path, rankings: list[Ranking]) -> Tokenizer:
-    """The model both train, random weights, with our chat template."""
-    texts = [str(m["content"]) for r in rankings for m in [*r.prompt, *r.turns(0), *r.turns(1)]]
-    tokenizer = with_chat(train_tokenizer(texts, VOCAB - 128))
-    shape = ModelConfig(
-        vocab_size=VOCAB,
-        n_layers=4,
-        d_model=256,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=64,
-        d_ff=768,
-        max_seq_len=2048,
-        eos_ids=(tokenizer.id_of("<|im_end|>") or 0,),
-    )
-    trunk = Transformer(shape)
-    trunk.init_weights(0)
-    state = RewardModel(trunk).state_dict()
-    save_reward_model(state, shape, folder, tokenizer, pad_id=tokenizer.eot_id)
-    return tokenizer
 
 
 def fitting(tokenizer: Tokenizer, rankings: list[Ranking]) -> tuple[list[Ranking], list[Any]]:
@@ -241,7 +215,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HF_DATASETS_CACHE"] = f"{scratch}/datasets"
         pairs = read_preferences(args.data).rows if args.data else made_up()
-        tokenizer = make_folder(Path(scratch) / "model", pairs)
+        texts = [str(m["content"]) for r in pairs for m in [*r.prompt, *r.turns(0), *r.turns(1)]]
+        tokenizer = make_model(Path(scratch) / "model", texts, VOCAB, reward=True)
         for case in args.cases:
             whole = pairs if case == "pairs" else of_five(pairs)
             rankings, encoded = fitting(tokenizer, whole)

@@ -19,27 +19,23 @@ import json
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.pop(0)  # this file's folder: its tokenize.py would hide Python's own
 for name, value in {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch  # noqa: E402
+from small_model import make_model  # noqa: E402
 
 from llmctl.data.conversations import Conversation, read_conversations  # noqa: E402
 from llmctl.data.masked import MaskedBatches, MaskedRows, MaskedSequences  # noqa: E402
-from llmctl.model.config import ModelConfig  # noqa: E402
-from llmctl.model.hf import load_model, save_model  # noqa: E402
-from llmctl.model.transformer import Transformer  # noqa: E402
+from llmctl.model.hf import load_model  # noqa: E402
 from llmctl.tokenizer.bpe import Tokenizer  # noqa: E402
-from llmctl.tokenizer.chat import chat_format, with_chat  # noqa: E402
-from llmctl.tokenizer.train import train as train_tokenizer  # noqa: E402
+from llmctl.tokenizer.chat import chat_format  # noqa: E402
 from llmctl.train.backward import Lanes  # noqa: E402
 from llmctl.train.losses import trained_token_loss  # noqa: E402
 from llmctl.train.optim import Optimizers, OptimSettings  # noqa: E402
@@ -74,27 +70,6 @@ def conversations(paths: list[Path]) -> list[Messages]:
     for path in paths:
         found += read_conversations(path, max_bad=0.5).rows
     return [c.messages for c in found if not any("tool_calls" in m for m in c.messages)]
-
-
-def make_folder(folder: Path, chats: list[Messages]) -> Tokenizer:
-    """The model both train, random weights, with our chat template."""
-    texts = [str(m["content"]) for chat in chats for m in chat]
-    tokenizer = with_chat(train_tokenizer(texts, VOCAB - 128))
-    shape = ModelConfig(
-        vocab_size=VOCAB,
-        n_layers=4,
-        d_model=256,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=64,
-        d_ff=768,
-        max_seq_len=2048,
-        eos_ids=(tokenizer.id_of("<|im_end|>") or 0,),
-    )
-    model = Transformer(shape)
-    model.init_weights(0)
-    save_model(model, folder, tokenizer)
-    return tokenizer
 
 
 class Ours:
@@ -223,7 +198,8 @@ def main() -> None:
         os.environ["HF_DATASETS_CACHE"] = f"{scratch}/datasets"
         folder = Path(scratch) / "model"
         chats = conversations(args.data)
-        tokenizer = make_folder(folder, chats)
+        texts = [str(m["content"]) for chat in chats for m in chat]
+        tokenizer = make_model(folder, texts, VOCAB)
         ours = Ours(folder, tokenizer, chats)
         compare(folder, chats, ours, args.steps, args.warmup)
 
