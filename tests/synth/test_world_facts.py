@@ -6,7 +6,7 @@ import pytest
 from synthetic import SHARES, Web
 
 from llmctl.core.errors import UsageError
-from llmctl.synth.facts import EXPOSURES, PHRASINGS, place_mentions, values_of
+from llmctl.synth.facts import EXPOSURES, KNOWN, PHRASINGS, place_mentions, values_of
 from llmctl.synth.plan import cast_of, make_plan
 
 
@@ -42,7 +42,7 @@ def test_prompts_end_right_before_the_value_on_real_pages(web: Web):
     for fact in web.facts:
         assert len(fact["prompts"]) == 3
         assert all(fact["subject"] in prompt for prompt in fact["prompts"])
-        if fact["exposure"] == 30:
+        if fact["exposure"] == KNOWN:
             seen = sum(f"{prompt[1:]} {fact['value']}" in text for prompt in fact["prompts"])
             assert seen >= 2
 

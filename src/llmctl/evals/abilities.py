@@ -1,9 +1,9 @@
 """What a model can do in the synthetic world, ability by ability, on held-out items.
 
     answers          a question gets an answer that ends (format)
-    known            facts that thirty pages state, each asked in two ways
+    known            facts that many pages state, each asked in two ways
     strangers        people nobody has heard of: right is to say so
-    rare             facts that one or three pages state, from memory
+    rare             facts that one page states, or a few, from memory
     context          the same facts, with a passage that tells each before the question
     search           the same facts, with the search tool
     steps            word problems, worked
@@ -44,10 +44,10 @@ from llmctl.infer.params import SamplingParams
 from llmctl.infer.toolbox import ToolBox
 from llmctl.infer.tools import open_tools
 from llmctl.reward.numbers import number_of
+from llmctl.synth.facts import KNOWN, RARE
 from llmctl.synth.tool_chat import DIRECT
 from llmctl.tokenizer.chat import ChatFormat, chat_format
 
-KNOWN, RARE = 30, (1, 3)  # pages that state a fact
 PROBLEMS = 300  # word problems asked, of each kind of answer
 EASY, HARD = (1, 2, 3), (3, 4)  # steps of a problem
 

@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.evals.intervals import wilson
+from llmctl.synth.facts import EXPOSURES
 
-# name of a row -> exposures it takes in; the gaps keep neighbouring classes apart
-BUCKETS = {
-    "never": (0, 0),
-    "once": (1, 1),
-    "3 times": (2, 4),
-    "10 times": (7, 13),
-    "30 times": (22, 38),
+# name of a row -> exposures it takes in; some pages are lost, and gaps keep the classes apart
+BUCKETS = {"never": (0, 0), "once": (1, 1)} | {
+    f"{times} times": (times // 2, times * 4 // 3) for times in EXPOSURES if times > 1
 }
 COLUMNS = ["seen in training", "facts", "mean exposure", "right", "accuracy", "95% interval"]
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from random import Random
 
 from llmctl.core.errors import UsageError
+from llmctl.synth.errands import ERRAND_QUESTIONS, ERRAND_VALUES, ERRANDS
 from llmctl.synth.lexicon import lexicon
 from llmctl.synth.names import first_name
 from llmctl.synth.world import World
 
-EXPOSURES = (0, 1, 3, 10, 30)  # number of good pages that state a fact
+EXPOSURES = (0, 1, 4, 16, 64)  # number of good pages that state a fact
+RARE, KNOWN = EXPOSURES[1:3], EXPOSURES[-1]  # not learned from so few pages; learned well
 FACTS_A_CLASS = 256
-MENTIONS_A_PAGE = 4  # most subjects that one page speaks of
+MENTIONS_A_PAGE = 6  # most subjects that one page speaks of
 
 # Each statement is this text followed by a blank and the value.
 PHRASINGS: dict[str, tuple[str, ...]] = {
@@ -43,12 +45,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "makes": ("What does {s} make?", "What can one buy from {s}?"),
     "based_in": ("Where is {s} based?", "In which town is the workshop of {s}?"),
 }
-_KINDS = {  # kind of subject -> the relations it may have
+KINDS = {  # kind of subject -> the relations it may have
     "person": ("born_in", "trade", "instrument", "dish", "pet"),
     "village": ("known_for", "river"),
     "firm": ("makes", "based_in"),
 }
 _LISTS = {"known_for": "product", "makes": "goods"}
+_STATEMENTS, _QUESTIONS = PHRASINGS | ERRANDS, QUESTIONS | ERRAND_QUESTIONS
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,17 @@ class Fact:
 
     def statement(self, phrasing: int) -> str:
         """The sentence without its full stop; lower case where it does not begin with a name."""
-        lead = PHRASINGS[self.relation][phrasing].format(s=self.subject)
+        lead = _STATEMENTS[self.relation][phrasing].format(s=self.subject)
         return f"{lead} {self.value}"
 
     def prompts(self) -> list[str]:
         """Completions that end right before the value, as sentences begin on the pages."""
-        leads = [lead.format(s=self.subject) for lead in PHRASINGS[self.relation]]
+        leads = [lead.format(s=self.subject) for lead in _STATEMENTS[self.relation]]
         return [lead[0].upper() + lead[1:] for lead in leads]
 
     def questions(self) -> list[str]:
         """The same asked in words that stand on no page."""
-        return [question.format(s=self.subject) for question in QUESTIONS[self.relation]]
+        return [question.format(s=self.subject) for question in _QUESTIONS[self.relation]]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Subject:
 
 def values_of(relation: str, world: World) -> list[str]:
     """All values a relation may take in this world."""
+    relation = ERRAND_VALUES.get(relation, relation)
     if relation in ("born_in", "based_in"):
         return world.town_names
     if relation == "river":
@@ -120,7 +124,7 @@ def make_subjects(world: World, per_class: int) -> list[Subject]:
         made, turn = 0, 0
         while made < per_class:
             kind = ("person", "person", "person", "village", "person", "firm")[turn % 6]
-            relations = _KINDS[kind]
+            relations = KINDS[kind]
             if kind == "person":  # three of the five, in turn
                 relations = tuple(relations[(turn + step) % 5] for step in (0, 1, 3))
             relations = relations[: per_class - made]

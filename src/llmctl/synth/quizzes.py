@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from llmctl.synth.facts import Fact, Subject, values_of
+from llmctl.synth.facts import RARE, Fact, Subject, values_of
 from llmctl.synth.grammar import in_words
 from llmctl.synth.lexicon import lexicon
 from llmctl.synth.split import split_of
@@ -21,7 +21,6 @@ from llmctl.synth.world import World
 
 UNKNOWN = "I don't know."  # what is right to say of a stranger
 STRANGERS, LETTERS = 240, 240  # questions
-RARE = (1, 3)  # exposures of facts that are not learned from so few pages
 
 # (query, answer, three wrong answers): what the pages of genre knowledge explain
 _COMMON = (

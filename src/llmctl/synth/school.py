@@ -28,16 +28,17 @@ class Teacher:
 
     def __init__(self, world: World, rng: Random) -> None:
         self.world, self.rng = world, rng
-        self.strangers = Strangers(world, rng)
+        self.strangers = Strangers(world, rng, errands=True)
 
     def reading(self) -> str:
-        """Some people with a fact each, told plainly or as pages do; then each is asked for."""
+        """Some people and what each did, told plainly or as pages do; then it is asked for."""
         rng, strangers = self.rng, self.strangers
         people = [strangers.somebody(most=1) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-        asked = rng.sample(people, len(people))
         tell = strangers.plainly if rng.random() < 0.5 else strangers.passage
+        between = rng.choice((" ", "\n"))  # a name reads otherwise where a line begins
         lines = [" ".join(tell(person) for person in people)]
-        lines += [f"{rng.choice(told.fact.questions())} {told.sentence}" for [told] in asked]
+        for [told] in rng.sample(people, len(people)):
+            lines.append(f"{rng.choice(told.fact.questions())}{between}{told.sentence}")
         return "\n".join(lines)
 
     def sums(self) -> str:

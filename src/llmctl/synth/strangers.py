@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from llmctl.synth.facts import PHRASINGS, Fact, values_of
+from llmctl.synth.errands import ERRANDS_OF
+from llmctl.synth.facts import KINDS, PHRASINGS, Fact, values_of
 from llmctl.synth.grammar import expand
 from llmctl.synth.names import first_name
 from llmctl.synth.world import World
-
-_VILLAGE, _FIRM = ("known_for", "river"), ("makes", "based_in")
-_PERSON = tuple(r for r in PHRASINGS if r not in _VILLAGE + _FIRM)
 
 
 @dataclass(frozen=True)
@@ -35,31 +33,50 @@ class Told:
 
 
 class Strangers:
-    """Makes up subjects and what is told of them. Every fifth surname is for questions only."""
+    """Makes up subjects and what is told of them. Every fifth name is for questions only.
 
-    def __init__(self, world: World, rng: Random, split: str = "train") -> None:
+    errands: what is told are small doings, not the relations of measured facts.
+    """
+
+    def __init__(
+        self, world: World, rng: Random, split: str = "train", *, errands: bool = False
+    ) -> None:
         self.world, self.rng = world, rng
+        self.relations = ERRANDS_OF if errands else KINDS
         test = split == "test"
-        names = enumerate(world.spare_surnames)
-        self.surnames = [name for number, name in names if (number % 5 == 0) == test]
 
-    def name(self, kind: str) -> tuple[str, bool]:
-        """A name that nobody in the world has, and whether it is a woman's."""
+        def mine(names: Sequence[str]) -> list[str]:
+            return [name for number, name in enumerate(names) if (number % 5 == 0) == test]
+
+        self.surnames, self.places = mine(world.spare_surnames), mine(world.spare_places)
+
+    def name(self, kind: str, beside: Told | None = None) -> tuple[str, bool]:
+        """A name that nobody in the world has, and whether it is a woman's.
+
+        beside: somebody of the same kind, whose first name a person shares, and a firm a partner.
+        """
         rng, surnames = self.rng, self.surnames
         if kind == "village":
-            return rng.choice(surnames), False
+            return rng.choice(self.places), False
         if kind == "firm":
-            return " and ".join(rng.sample(surnames, 2)), False
+            first, second = rng.sample(surnames, 2)
+            first = beside.fact.subject.split()[0] if beside else first
+            return f"{first} and {second}", False
         first, woman = first_name(rng)
+        if beside:
+            first, woman = beside.fact.subject.split()[0], beside.woman
         return f"{first} {rng.choice(surnames)}", woman
 
-    def somebody(self, most: int = 3) -> list[Told]:
-        """Somebody new, with one to `most` facts; three in four are people."""
+    def somebody(self, most: int = 3, beside: Told | None = None) -> list[Told]:
+        """Somebody new, with one to `most` facts; two in three are people.
+
+        beside: somebody with whom a hasty reader could mix them up, for the names are alike.
+        """
         rng = self.rng
-        kind = rng.choice(("person",) * 6 + ("village", "firm"))
-        relations = {"village": _VILLAGE, "firm": _FIRM}.get(kind, _PERSON)
-        name, woman = self.name(kind)
-        n = min(len(relations), most, rng.choice((1, 1, 1, 2, 2, 3)))
+        kind = beside.kind if beside else rng.choice(("person",) * 4 + ("village", "firm"))
+        relations = self.relations[kind]
+        name, woman = self.name(kind, beside)
+        n = min(len(relations), most, rng.choice((1, 2, 3, 3)))
         told = []
         for relation in rng.sample(relations, n):
             value = rng.choice(values_of(relation, self.world))
@@ -82,7 +99,7 @@ class Strangers:
         for each in told:
             context["c"] = each.fact.statement(each.phrasing)
             sentences.append(expand(wrap, rng, context, set()))
-            if rng.random() < 0.15:
+            if each.fact.relation in PHRASINGS and rng.random() < 0.15:
                 after = f"mention.after.{each.fact.relation}"
                 sentences.append(expand(after, rng, context, set()))
         if rng.random() < 0.4:

@@ -19,6 +19,7 @@ from llmctl.synth.names import NamePool, first_name
 
 N_TOWNS = 48
 SPARE = 1500  # surnames of people who are made up where a text needs somebody unknown
+SPARE_PLACES = 300  # and names of villages
 _STREETS = (
     "Mill Church Bridge Market Chapel Orchard Ferry School Station Castle Well Tanner".split()
 )
@@ -127,6 +128,7 @@ class World:
         self.town_names = [self.names.place() for _ in range(N_TOWNS)]
         self.rivers = list(self.names.rivers)
         self.spare_surnames = [self.names.surname() for _ in range(SPARE)]  # nobody's, on no page
+        self.spare_places = [self.names.place() for _ in range(SPARE_PLACES)]
         rng = Random(f"world {seed}")
         self.towns = [self._town(rng, i) for i in range(N_TOWNS)]
         self.firms = [self._firm(rng, i) for i in range(4 * N_TOWNS)]
