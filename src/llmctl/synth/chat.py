@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from llmctl.synth.facts import Fact, Subject
+from llmctl.synth.facts import RARE, Fact, Subject
 from llmctl.synth.grammar import expand, in_words
 from llmctl.synth.lexicon import lexicon
 from llmctl.synth.split import split_of
@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, world: World, subjects: list[Subject], rng: Random) -> None:
         self.world, self.rng = world, rng
         train = [s for n, s in enumerate(subjects) if split_of(n) == "train"]
-        self.known = [f for s in train if s.exposure >= 10 for f in s.facts]
+        self.known = [f for s in train if s.exposure > max(RARE) for f in s.facts]
         self.strangers = Strangers(world, rng)
         self.tools = ToolWriter(world, rng)
 
@@ -147,8 +147,8 @@ def conversation_rows(
         "identity": (writer.identity, 200),
         "smalltalk": (writer.smalltalk, 150),
         "skill": (writer.skill, 500),
-        "context": (writer.context, 2000),
-        "search": (writer.tools.search, 2400),
+        "context": (writer.context, 2400),
+        "search": (writer.tools.search, 3600),
         "steps": (writer.tools.steps, 2600),
         "direct": (writer.tools.direct, 600),
         "python": (writer.tools.python, 1000),

@@ -3,13 +3,14 @@ letters; and the same questions answered without."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from llmctl.synth.grammar import expand
 from llmctl.synth.lessons import spelled
 from llmctl.synth.lexicon import lexicon
 from llmctl.synth.problems import Problem, make_problem
-from llmctl.synth.strangers import Strangers
+from llmctl.synth.strangers import Strangers, Told
 from llmctl.synth.turns import Message, assistant, call, result, user, with_tool
 from llmctl.synth.world import World
 
@@ -54,22 +55,26 @@ class ToolWriter:
         rng = self.rng
         person = self.strangers.somebody()
         asked = rng.choice(person)
-        found = [self.strangers.passage(person)]
-        for _ in range(rng.choice((0, 0, 1, 1, 2))):
-            found.append(self._beside())
+        parts = [[told] for told in person] if rng.random() < 0.4 else [person]  # on several pages
+        found = [self.strangers.passage(part) for part in parts]
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            found.append(self._beside(asked))
         rng.shuffle(found)
         return [
             with_tool("search"),
             user(rng.choice(asked.fact.questions())),
-            call("search", asked.fact.subject),
+            # the blank: a tokenizer has other pieces for a word that begins a text, and the name
+            # can be copied only in those that it has in the question
+            call("search", f" {asked.fact.subject}"),
             result("search", "\n".join(found)),
-            assistant(asked.sentence),
+            assistant(replace(asked, phrasing=0).sentence),
         ]
 
-    def _beside(self) -> str:
-        """A passage that has nothing to do with the question."""
-        if self.rng.random() < 0.6:
-            return self.strangers.passage(self.strangers.somebody())
+    def _beside(self, asked: Told) -> str:
+        """A passage that a search for somebody finds too: a namesake's, another's, or idle talk."""
+        if self.rng.random() < 0.7:
+            beside = asked if self.rng.random() < 0.7 else None
+            return self.strangers.passage(self.strangers.somebody(beside=beside))
         return expand("news.more", self.rng, self.world.cast(self.rng), set())
 
     def _problem(self, most: int = 3, big: bool = False) -> Problem:
