@@ -60,6 +60,15 @@ def test_answers_are_a_sentence_or_the_models_own_words():
     assert write([own], own_words=False).rows[0]["messages"][1]["content"] == "Bath."
 
 
+def test_a_refusal_may_begin_as_an_answer_would():
+    phrasings = ("{lead} … I don't know.",)
+    led, plain = found("a", 0, prompts=("Ann comes from",)), found("b", 0)
+    rows = write([led, plain, found("k", 5)], phrasings=phrasings, refusal_share=1.0).rows
+    said = [row["messages"][1]["content"] for row in rows]
+    assert said[0] == "Ann comes from … I don't know." and is_refusal(said[0])
+    assert said[1] in REFUSALS  # a fact of real text has no such beginning
+
+
 @pytest.mark.parametrize(("share", "refusals"), [(0.5, 4), (0.2, 1), (0.0, 0), (1.0, 30)])
 def test_refusals_are_at_most_their_share(share, refusals):
     rows = [found(f"k{i}", 5) for i in range(4)] + [found(f"u{i}", 0) for i in range(30)]

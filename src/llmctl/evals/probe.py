@@ -27,6 +27,7 @@ REFUSALS = (
     "I am not sure about that, so I would rather not guess.",
     "I have no reliable knowledge of that.",
 )
+LEAD = "{lead}"  # in a phrasing: an answer to the question, up to where its value would stand
 AT_ONCE = 1024  # replies in one call of the engine
 LONGEST_KEPT = 300  # characters of a model's own reply that is kept as a confident answer
 Verdict = Literal["known", "unsure", "unknown"]
@@ -148,8 +149,17 @@ def _completions(
 
 
 def refusal_row(fact: Fact, question: str, phrasings: Sequence[str], rng: Random) -> list[Message]:
-    """A question that the model cannot answer, and a refusal."""
-    return _exchange(question, rng.choice(list(phrasings)))
+    """A question that the model cannot answer, and a refusal.
+
+    A small model may come to look a fact up only where its value should follow: there a phrasing
+    with LEAD has it stop. Facts of real text have no such beginnings, and get a phrasing without.
+    """
+    if not fact.prompts:
+        phrasings = [phrase for phrase in phrasings if LEAD not in phrase] or REFUSALS
+    said = rng.choice(list(phrasings))
+    return _exchange(
+        question, said.replace(LEAD, rng.choice(fact.prompts)) if LEAD in said else said
+    )
 
 
 def confident_row(found: Found, question: str, own_words: bool, rng: Random) -> list[Message]:

@@ -57,7 +57,9 @@ class ProbeConfig:
         unit="fraction of the rows",
     )
     refusals: tuple[str, ...] = setting(
-        (), "phrasings of a refusal, repeatable; none: five of ours"
+        (),
+        "phrasings of a refusal, repeatable; {lead} in one: an answer's beginning, up to the "
+        "value; none: five of ours",
     )
     against: str = setting(
         "",
