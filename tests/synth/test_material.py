@@ -117,7 +117,7 @@ def value_of(code: str):
     """The value of sums and of three things that can be asked of a word."""
     if re.fullmatch(r"[\d+\-*/() ]+", code):
         return arithmetic(ast.parse(code, mode="eval").body)
-    word = re.search(r'len\("(\w+)"\)|"(\w+)"\.count\("(\w)"\)|" "\.join\("(\w+)"\)', code)
+    word = re.search(r'len\("(\w+)"\)|str\.count\("(\w+)", "(\w)"\)|" "\.join\("(\w+)"\)', code)
     length, counted, letter, joined = word.groups()
     return len(length) if length else counted.count(letter) if counted else " ".join(joined)
 

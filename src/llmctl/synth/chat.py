@@ -152,7 +152,7 @@ def conversation_rows(
         "steps": (writer.tools.steps, 2600),
         "direct": (writer.tools.direct, 600),
         "python": (writer.tools.python, 1000),
-        "spelling": (writer.tools.spelling, 1300),
+        "spelling": (writer.tools.spelling, 1800),
         "story": (writer.story, 80),
         "several": (writer.several, 200),
     }

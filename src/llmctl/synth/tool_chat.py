@@ -40,7 +40,7 @@ def spelling_task(rng: Random, split: str) -> tuple[str, str, str, str]:
         n, ask = len(word), f'How many letters has the word "{word}"?'
         return ask, f'len("{word}")', str(n), f"It has {n} letters."
     n, ask = word.count(letter), f'How often does the letter "{letter}" occur in "{word}"?'
-    return ask, f'"{word}".count("{letter}")', str(n), f"It occurs {n} time{'s' * (n != 1)}."
+    return ask, f'str.count("{word}", "{letter}")', str(n), f"It occurs {n} time{'s' * (n != 1)}."
 
 
 class ToolWriter:
