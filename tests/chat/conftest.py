@@ -161,8 +161,8 @@ def be_a_shell():
         return
     while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
         os.tcsetpgrp(0, os.getpid())
+        os.tcsetpgrp(0, child)  # before the test hears of it, whose next key is the program's
         os.write(1, b"in the background\n")
-        os.tcsetpgrp(0, child)
         os.killpg(child, signal.SIGCONT)
     os._exit(os.waitstatus_to_exitcode(status))
 
