@@ -87,3 +87,18 @@ def test_blocked_products_are_the_products(rows, block):
     torch.testing.assert_close(linear.gelu_tanh(x), gelu, **close)
     torch.testing.assert_close(linear.plus(x, other), y + other, **close)
     torch.testing.assert_close(linear.times(x, other), y * other, **close)
+
+
+def test_columns_double_and_end_with_the_context():
+    from dataclasses import replace
+
+    from shapes import config
+
+    from llmctl.infer.kv_cache import KVCache
+
+    wide = replace(config("qwen3, tied"), max_seq_len=300)
+    cache, found = KVCache(wide, 1, 60, torch.float32, "cpu"), []
+    for needed in (64, 65, 129, 257, 300):
+        cache.reserve(needed)
+        found.append((cache.k.shape[3], cache.v.shape[3]))
+    assert found == [(n, n) for n in (64, 128, 256, 320, 320)]

@@ -34,6 +34,7 @@ class KVCache:
         self.k = torch.zeros(shape, dtype=dtype, device=device)
         self.v = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: list[int] = []
+        self.most = _rounded(config.max_seq_len)  # columns that can be of use
 
     @property
     def n_rows(self) -> int:
@@ -68,12 +69,12 @@ class KVCache:
 
     def reserve(self, columns: int) -> None:
         """Make room for so many columns in every row."""
-        have = self.k.shape[3]
+        have = self.v.shape[3]  # the side that grows last: a signal may strike between the two
         if columns <= have:
             return
-        extra = _rounded(max(columns, 2 * have)) - have
-        self.k = F.pad(self.k, (0, 0, 0, extra))
-        self.v = F.pad(self.v, (0, 0, 0, extra))
+        wanted = max(_rounded(columns), min(2 * have, self.most))
+        self.k = F.pad(self.k, (0, 0, 0, wanted - self.k.shape[3]))
+        self.v = F.pad(self.v, (0, 0, 0, wanted - self.v.shape[3]))
 
     def prefill(self, row: int, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend T new tokens of one row to it and themselves, and keep their keys and values.
