@@ -287,3 +287,33 @@ def test_refresh_takes_the_weights_as_they_are_now(form):
     assert after == Engine(made, form.tokenizer).generate(asked, params)[0].ids != before
     with pytest.raises(ValueError):
         Engine(net(form), form.tokenizer, consume=True).refresh()
+
+
+def test_after_a_call_a_kept_prefix_is_continued(form, monkeypatch):
+    """The row that comes back with a result, and the request after it, are what they are with
+    nothing kept."""
+    from llmctl.infer import prefix
+    from llmctl.infer.prefix import Prefix
+
+    monkeypatch.setattr(prefix, "BLOCK", 8)
+    params = SamplingParams(max_tokens=24, seed=3, logprobs=True, probs=3, ignore_eos=True)
+    made, kept = engine(form, call(form, "one") + call(form, "two")), Prefix()
+
+    def said(prefix):
+        before = made.stats.prefill_tokens
+        box = ToolBox(form, {"python": Echo()})
+        [done] = made.generate([asked], params, tools=box, prefix=prefix)
+        assert [c.result for c in done.calls] == ["ONE", "TWO"]
+        computed = made.stats.prefill_tokens - before
+        return (done.ids, done.logprobs, done.probs, done.text), done, computed
+
+    asked = prompt(form, "what is one and two?")
+    for kind in ("first request", "second request"):
+        found, done, computed = said(kept)
+        assert kept.reused > len(asked), kind  # when the second result came
+        assert found == said(Prefix())[0]
+        whole, _, everything = said(None)
+        assert found[0] == whole[0]
+        torch.testing.assert_close(torch.tensor(found[1]), torch.tensor(whole[1]))
+        assert computed < everything - len(asked)  # the question went through once, not thrice
+        asked = [*done.prompt_ids, *done.ids, *prompt(form, "and three?")]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from llmctl.infer.completion import CallRecord, Completion, Event, FinishReason,
 from llmctl.infer.drawing import next_ids
 from llmctl.infer.kv_cache import KVCache
 from llmctl.infer.params import SamplingParams
+from llmctl.infer.prefix import Prefix
 from llmctl.infer.row import Row
 from llmctl.infer.runner import PREFILL_TOKENS, Runner
 from llmctl.infer.text import TextStream
@@ -79,10 +81,11 @@ class Engine:
         params: SamplingParams | Sequence[SamplingParams],
         on_text: Callable[[Event], None] | None = None,
         tools: ToolBox | None = None,
+        prefix: Prefix | None = None,
     ) -> list[Completion]:
         """A completion for each prompt, in order. on_text is called with new text as it comes."""
         done: dict[int, Completion] = {}
-        events = self.stream(prompts, params, tools)
+        events = self.stream(prompts, params, tools, prefix)
         try:
             for event in events:
                 if on_text is not None:
@@ -98,10 +101,12 @@ class Engine:
         prompts: Sequence[Sequence[int]],
         params: SamplingParams | Sequence[SamplingParams],
         tools: ToolBox | None = None,
+        prefix: Prefix | None = None,
     ) -> Generator[Event, None, None]:
         """Events of all rows as they happen; each row's last one has a finish_reason.
 
         tools: what the model may call; max_tokens counts what it draws, not what tools answer.
+        prefix: of one prompt, what is kept from the last one and for the next.
         Whoever stops early calls close() of what is returned, which ends running tools.
         Raises BadInput for an empty prompt, one with an id the model has not, or one that leaves no
         room in the context, before anything is computed; Diverged when logits are not numbers.
@@ -113,15 +118,20 @@ class Engine:
         )
         if not waiting:
             return
+        if prefix is not None and len(waiting) > 1:
+            raise ValueError(f"a prefix is kept of one conversation; got {len(waiting)} prompts")
         calls: Running[Row] | None = None if tools is None else Running(tools)
         try:
-            yield from self._work(waiting, calls)
+            yield from self._work(waiting, calls, prefix)
         finally:
             if calls is not None:
                 calls.stop()
 
-    def _work(self, waiting: deque[Row], calls: Running[Row] | None) -> Iterator[Event]:
-        cache = self._new_cache(waiting, calls is not None)
+    def _work(
+        self, waiting: deque[Row], calls: Running[Row] | None, prefix: Prefix | None
+    ) -> Iterator[Event]:
+        new_cache = partial(self._new_cache, waiting, grows=calls is not None)
+        cache = prefix.open(self.runner, new_cache) if prefix else new_cache()
         rows: list[Row] = []
         step = 0
         while rows or waiting or (calls and calls.away):
@@ -129,7 +139,7 @@ class Engine:
                 yield from self._rejoin(calls, waiting, step, idle=not rows and not waiting)
             box = calls.box if calls else None
             if waiting and cache.n_rows < cache.max_rows:
-                active, logits = self._admit(cache, waiting)
+                active, logits = self._admit(cache, waiting, prefix)
                 events = self._advance(cache, rows, active, logits, box, first=len(rows))
             elif rows:
                 ids = torch.tensor([r.completion.ids[-1] for r in rows], device=self.runner.device)
@@ -186,7 +196,9 @@ class Engine:
             raise BadInput(f"prompt {index}: an id is not below {self.config.vocab_size:,}")
         return Row(Completion(index, ids), params, TextStream(self.tokenizer, params.stop))
 
-    def _admit(self, cache: KVCache, waiting: deque[Row]) -> tuple[list[Row], Tensor]:
+    def _admit(
+        self, cache: KVCache, waiting: deque[Row], prefix: Prefix | None
+    ) -> tuple[list[Row], Tensor]:
         """Take as many waiting rows in as fit; equal prompts go through the model once."""
         joined: list[Row] = []
         numbers: list[int] = []
@@ -205,11 +217,11 @@ class Engine:
         started = time.perf_counter()
         prompts = list(first_with)
         leaders = [numbers[sources.index(i)] for i in range(len(prompts))]
-        logits = self.runner.prefill(cache, leaders, prompts)
+        logits = (prefix or self.runner).prefill(cache, leaders, prompts)
         for number, source in zip(numbers, sources):
             if number != leaders[source]:
                 cache.copy_row(leaders[source], number)
-        self.stats.prefill_tokens += tokens
+        self.stats.prefill_tokens += tokens - (prefix.reused if prefix else 0)
         self.stats.prefill_seconds += time.perf_counter() - started
         return joined, logits[torch.tensor(sources, device=logits.device)]
 

@@ -136,16 +136,21 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(
-        self, cache: KVCache, rows: Sequence[int], prompts: Sequence[Sequence[int]]
+        self,
+        cache: KVCache,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        at_once: int | None = None,
     ) -> Tensor:
         """Take prompts into rows; returns the logits (len(rows), V) after each one's last token.
 
-        Prompts go through the layers side by side, without padding, at most PREFILL_TOKENS tokens
-        at once; a longer prompt is continued in the next call of the layers.
+        Prompts go through the layers side by side, without padding, at most `at_once` tokens
+        (PREFILL_TOKENS) at once; a longer prompt is continued in the next call of the layers. A
+        row that holds tokens already is continued.
         """
         cache.reserve(max(cache.lengths[row] + len(ids) for row, ids in zip(rows, prompts)))
         last: dict[int, Tensor] = {}
-        for batch in _batches([len(ids) for ids in prompts]):
+        for batch in _batches([len(ids) for ids in prompts], at_once or PREFILL_TOKENS):
             pieces = [(rows[i], prompts[i][start:stop]) for i, start, stop in batch]
             hidden = self._prefill(cache, pieces)
             end = 0
@@ -224,16 +229,16 @@ class Runner:
         return q, k, v
 
 
-def _batches(lengths: Sequence[int]) -> list[list[tuple[int, int, int]]]:
-    """Prompts of such lengths cut into batches of (prompt, start, stop), PREFILL_TOKENS each."""
+def _batches(lengths: Sequence[int], at_once: int) -> list[list[tuple[int, int, int]]]:
+    """Prompts of such lengths cut into batches of (prompt, start, stop), `at_once` tokens each."""
     batches: list[list[tuple[int, int, int]]] = [[]]
-    room = PREFILL_TOKENS
+    room = at_once
     for i, length in enumerate(lengths):
         start = 0
         while start < length:
             if room == 0:
                 batches.append([])
-                room = PREFILL_TOKENS
+                room = at_once
             stop = min(length, start + room)
             batches[-1].append((i, start, stop))
             room -= stop - start
