@@ -45,7 +45,7 @@ class Engine:
         self.tokenizer, self.scripts = tokenizer, list(scripts)
         self.config, self.stats, self.asked = SimpleNamespace(max_seq_len=size), Stats(), []
 
-    def stream(self, prompts, params, tools=None):
+    def stream(self, prompts, params, tools=None, prefix=None):
         self.asked.append((prompts[0], params, tools))
         done = Completion(0, prompts[0])
         script = self.scripts.pop(0) if self.scripts else say("well")

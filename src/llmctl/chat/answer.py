@@ -32,6 +32,7 @@ class Answer:
     repeated: bool = False  # ended because it went round in circles
     first: float = 0.0  # seconds to the first token
     rate: float = 0.0  # tokens a second after it
+    reused: int = 0  # tokens of its prompt that were not computed again
 
 
 def status_line(answer: Answer, completion: Completion, max_seq_len: int) -> str:
@@ -40,9 +41,10 @@ def status_line(answer: Answer, completion: Completion, max_seq_len: int) -> str
     speed = f", {answer.rate:,.1f} tokens/s" if drawn > 1 and answer.rate else ""
     first = f"{answer.first:.2f} s" if answer.first < 1 else f"{answer.first:.1f} s"
     used = min(max_seq_len, len(completion.prompt_ids) + len(completion.ids))
+    reused = f" ({answer.reused:,} reused)" if answer.reused else ""
     parts = [
         f"{drawn:,} token{'s' * (drawn != 1)}{speed}, first after {first}",
-        f"context {used:,} of {max_seq_len:,}, {max_seq_len - used:,} left",
+        f"context {used:,} of {max_seq_len:,}{reused}, {max_seq_len - used:,} left",
     ]
     why = ending(answer, completion)
     return f"[{'; '.join([*parts, *([REASONS[why]] if why in REASONS else [])])}]"

@@ -77,6 +77,7 @@ def recall(chat: Chat) -> None:
 def _replace(chat: Chat, conversation: Conversation, file: Path | None) -> None:
     """Go on with another conversation, in a transcript of its own."""
     chat.conversation, chat.completions, chat.dropped = conversation, {}, 0
+    chat.prefix.free()
     chat.saved_as = {str(file.absolute())} if file else set()
     if chat.transcript is not None:
         chat.transcript = store.Transcript(chat.transcript.folder, chat.transcript.model)

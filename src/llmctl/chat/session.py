@@ -26,6 +26,7 @@ from llmctl.core.errors import Diverged, LlmctlError, from_exception
 from llmctl.infer.completion import Completion
 from llmctl.infer.engine import Engine
 from llmctl.infer.params import MASK64, SamplingParams
+from llmctl.infer.prefix import Prefix
 from llmctl.infer.toolbox import ToolBox
 from llmctl.tokenizer.bpe import clean_text
 from llmctl.tokenizer.chat import Message
@@ -71,6 +72,7 @@ class Chat:
         self.transcript, self.about = transcript, about or {}
         self.stop_repeats = stop_repeats
         self.completions: dict[int, Completion] = {}  # by turn, of this session: for /probs
+        self.prefix = Prefix()  # of this conversation, what the engine need not compute again
         self.draft = ""  # what the next line begins with
         self.dropped = 0  # exchanges left out of the last prompt
         self.left = False  # /quit was said
@@ -206,12 +208,14 @@ class Chat:
         tokens, spent = stats.decode_tokens, stats.decode_seconds
         started = time.perf_counter()
         text = ""
-        with contextlib.closing(self.engine.stream([ids], params, self.tools.box)) as events:
+        events = self.engine.stream([ids], params, self.tools.box, self.prefix)
+        with contextlib.closing(events):
             try:
                 for event in events:
                     if answer.completion is None:
                         answer.completion = event.completion
                         answer.first = time.perf_counter() - started
+                        answer.reused = self.prefix.reused
                     self.show.answer(event.text)
                     if event.asked is not None:
                         self.show.asked(event.asked)
