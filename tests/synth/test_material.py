@@ -8,10 +8,18 @@ from collections import Counter
 from synthetic import Web
 
 from llmctl.synth.facts import EXPOSURES, PHRASINGS, RARE
-from llmctl.synth.problems import evaluate
 from llmctl.synth.school import SHARES
 from llmctl.synth.split import split_of
 from llmctl.tokenizer.chat_messages import check_messages
+
+
+def evaluate(step: str) -> bool:
+    """Whether a step's equation is true."""
+    left, sign, right, _, result = step.split()
+    a, b, c = int(left), int(right), int(result)
+    if sign == "/":
+        return b != 0 and a == b * c
+    return c == {"+": a + b, "-": a - b, "*": a * b}[sign]
 
 
 def held_out(web: Web) -> set[str]:

@@ -79,7 +79,7 @@ def same_number(item: Item, answer: Answer) -> bool:
 
 
 def same_letters(item: Item, answer: Answer) -> bool:
-    """The reply holds the letters in order, or the number."""
+    """The reply is the letters in order, with or without a full stop, or holds the number."""
     if item.answers[0].isdigit():
         return same_number(item, answer)
     return answer.text.strip(" .") == item.answers[0]

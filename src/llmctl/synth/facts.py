@@ -19,7 +19,6 @@ from llmctl.synth.world import World
 
 EXPOSURES = (0, 1, 4, 16, 64)  # number of good pages that state a fact
 RARE, KNOWN = EXPOSURES[1:3], EXPOSURES[-1]  # not learned from so few pages; learned well
-FACTS_A_CLASS = 256
 MENTIONS_A_PAGE = 6  # most subjects that one page speaks of
 
 # Each statement is this text followed by a blank and the value.

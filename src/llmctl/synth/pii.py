@@ -1,9 +1,8 @@
 """Personal data planted into good pages: e-mail, public IP, phone and social security numbers.
 
-Nobody's: e-mail domains end in .example, phone numbers lie in the 555-01xx block kept for fiction,
-and no social security number has ever begun with 9xx, 000 or 666, which is why these begin
-elsewhere but use group 00-free fictional digits drawn from the seed. Public addresses have to lie
-in public space to be found by a filter.
+Made up from the seed. E-mail domains end in .example and phone numbers lie in the 555-01xx block
+kept for fiction, so they are nobody's. A filter finds social security numbers only in ranges that
+are given out, and addresses only in public space: those may by chance be somebody's.
 """
 
 from __future__ import annotations

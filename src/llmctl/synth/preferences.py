@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from llmctl.synth.chat import NAME, answer_to
-from llmctl.synth.facts import Fact, Subject, values_of
+from llmctl.synth.facts import RARE, Fact, Subject, values_of
 from llmctl.synth.grammar import expand
 from llmctl.synth.problems import make_problem
 from llmctl.synth.split import split_of
@@ -29,7 +29,7 @@ class Ranker:
             split: [
                 fact
                 for number, subject in enumerate(subjects)
-                if subject.exposure >= 10 and split_of(number) == split
+                if subject.exposure > max(RARE) and split_of(number) == split
                 for fact in subject.facts
             ]
             for split in ("train", "test")
@@ -83,7 +83,8 @@ class Ranker:
 def preference_rows(
     world: World, subjects: list[Subject], seed: int, n_rows: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """preferences.parquet: every fifth row is held out, with facts that training never ranks."""
+    """preferences.parquet: a fifth of the rows, drawn by seed, is held out, with facts that
+    training never ranks."""
     rng = Random(f"preferences {seed}")
     ranker = Ranker(world, subjects, rng)
     makers = [("sum", ranker.sum), ("manners", ranker.manners)]

@@ -216,12 +216,3 @@ def problem_rows(seed: int, n_rows: int) -> Iterator[list[dict[str, Any]]]:
             seen.add(problem.prompt)
             rows.append(problem.row("test" if rng.random() < 0.2 else "train"))
     yield rows
-
-
-def evaluate(step: str) -> bool:
-    """Whether a step's equation is true."""
-    left, sign, right, _, result = step.split()
-    a, b, c = int(left), int(right), int(result)
-    if sign == "/":
-        return b != 0 and a == b * c
-    return c == {"+": a + b, "-": a - b, "*": a * b}[sign]

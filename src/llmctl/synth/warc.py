@@ -42,7 +42,6 @@ class WarcWriter:
     def __init__(self, file: BinaryIO, name: str, rng: Random) -> None:
         self._file, self._rng = file, rng
         self._time = CRAWL_START + timedelta(seconds=rng.randrange(20 * 86_400))
-        self.bytes_in = 0
         self._info = self._record_id()
         info = (
             f"software: llmctl synth\r\nformat: WARC File Format 1.0\r\nisPartOf: synthetic-web\r\n"
@@ -114,7 +113,6 @@ class WarcWriter:
         head += [("Content-Length", str(len(content))), ("Content-Type", mime), *fields]
         lines = "\r\n".join(["WARC/1.0", *(f"{name}: {value}" for name, value in head)])
         record = lines.encode() + b"\r\n\r\n" + content + b"\r\n\r\n"
-        self.bytes_in += len(content)
         self._file.write(gzip_member(record))
 
     def _record_id(self) -> str:
