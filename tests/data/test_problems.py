@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl.core.errors import BadInput, NoInput
-from llmctl.data.problems import read_problems
+from llmctl.data.problems import read_problems, right_answers
 from llmctl.synth.problems import problem_rows
 
 
@@ -39,6 +39,21 @@ def test_gsm8k_mbpp_and_plain_rows(tmp_path):
     assert "assert f(1) == 2" in mbpp.question
     assert (plain.verifier, plain.meta["aliases"]) == ("exact", ["the city of Leeds"])
     assert (chat.verifier, chat.answer, chat.split) == ("math", "3", "test")
+
+
+@pytest.mark.parametrize(
+    "aliases, right",
+    [
+        (["Lutetia"], ("Paris", "Lutetia")),
+        ("City", ("Paris", "City")),
+        (["Paris", 75, None, True], ("Paris", "75")),
+        ({"a": 1}, ("Paris",)),
+        (True, ("Paris",)),
+    ],
+)
+def test_aliases_are_texts_however_they_are_given(aliases, right):
+    assert right_answers({"answer": "Paris", "aliases": aliases}) == right
+    assert right_answers({"answer": ["Paris"], "aliases": aliases}) == right
 
 
 def test_rows_without_a_split_are_held_out_by_their_prompt(tmp_path):

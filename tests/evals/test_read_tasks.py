@@ -73,6 +73,12 @@ def test_a_problem_without_a_verifier_is_graded_as_in_training(answer, tmp_path)
     )
 
 
+def test_one_alias_as_a_text_is_one_answer(tmp_path):
+    row = {"question": "Capital?", "answer": {"value": "Paris", "aliases": "City"}}
+    [task] = read_tasks(lines(tmp_path / "t.jsonl", row))
+    assert task.items[0].answers == ("Paris", "City")
+
+
 def test_line_separators_inside_strings_end_no_row(tmp_path):
     row = CHOICE | {"query": "a\u2028b\u0085c\x0bd"}
     [task] = read_tasks(lines(tmp_path / "t.jsonl", row, row))

@@ -113,6 +113,9 @@ def test_exact_forgives_form_and_nothing_else():
     assert grade("exact", "The River Ash", "river ash!") == 1.0
     assert grade("exact", "Leeds", "The answer is Leeds.") == 1.0
     assert grade("exact", "Leeds", "Bradford", aliases=["Bradford"]) == 1.0
+    assert grade("exact", "Leeds", "Bradford", aliases="Bradford") == 1.0  # one, not its letters
+    assert grade("exact", "Leeds", "B", aliases="Bradford") == 0.0
+    assert grade("exact", "Leeds", "Leeds", aliases=3) == 1.0
     assert grade("exact", "Leeds", "Leeds or Bradford") == 0.0
     assert grade("exact", "Leeds", "") == 0.0
     assert grade("exact", "...", "anything") is None  # nothing to compare with

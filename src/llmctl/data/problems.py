@@ -158,9 +158,20 @@ def right_answers(row: Row) -> tuple[str, ...]:
     the first), the row's aliases included; () where that is no answer."""
     answer = row.get("answer")
     first, *others = answer if isinstance(answer, list) and answer else [answer]
-    if isinstance(first, bool) or not isinstance(first, str | int | float):
+    if not _is_answer(first):
         return ()
-    return tuple(dict.fromkeys(map(str, [first, *others, *(row.get("aliases") or [])])))
+    every = (str(first), *aliases_of(others), *aliases_of(row.get("aliases")))
+    return tuple(dict.fromkeys(every))
+
+
+def aliases_of(value: Any) -> tuple[str, ...]:
+    """Other right answers: a text is one, a list holds texts and numbers; all else is none."""
+    found = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(v) for v in found if _is_answer(v))
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def default_verifier(answer: str) -> str:

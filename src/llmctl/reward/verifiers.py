@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from llmctl.core.errors import UsageError, did_you_mean
-from llmctl.data.problems import Problem
+from llmctl.data.problems import Problem, aliases_of
 from llmctl.reward.numbers import number_of, plain_digits, single_number, stated_answer
 from llmctl.reward.patterns import PatternSearch
 
@@ -56,8 +56,8 @@ class Exact:
     name = "exact"
 
     def grade(self, problem: Problem, reply: str) -> float | None:
-        aliases = problem.meta.get("aliases") or []
-        wanted = {normalised(str(a)) for a in (problem.answer, *aliases)} - {""}
+        aliases = aliases_of(problem.meta.get("aliases"))
+        wanted = {normalised(a) for a in (problem.answer, *aliases)} - {""}
         if not wanted:
             return None
         said = [reply[-MAX_REPLY:], stated_answer(reply)]

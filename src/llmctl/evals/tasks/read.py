@@ -12,7 +12,7 @@ from typing import Any
 
 from llmctl.core.errors import BadInput, NoInput
 from llmctl.data.conversations.rows import json_lines
-from llmctl.data.problems import default_verifier, right_answers
+from llmctl.data.problems import aliases_of, default_verifier, right_answers
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 
@@ -233,7 +233,7 @@ def _question(where: str, row: Row) -> tuple[Kind, Item]:
             raise Unusable("nothing after ####")
         return "open", Open(where, question, (final,), "math", answer.strip())
     if isinstance(answer, Mapping):  # TriviaQA: {"value", "aliases"}
-        row = {"answer": [answer.get("value"), *(answer.get("aliases") or [])]}
+        row = {"answer": [answer.get("value"), *aliases_of(answer.get("aliases"))]}
     elif isinstance(answer, str):
         row = {"answer": [answer]}
     return "open", Open(where, question, tuple(dict.fromkeys(_texts(row, "answer"))))
