@@ -53,7 +53,7 @@ def load_config(folder: Path | str, *, reward: bool = False) -> ModelConfig:
     config = read_json(path, limit=16 << 20)
     if not isinstance(config, dict):
         raise Mismatch(f"{path}: not a JSON object; copy the file again")
-    scores = any("ForSequenceClassification" in str(a) for a in config.get("architectures") or [])
+    scores = gives_scores(config)
     if scores and not reward:
         raise Mismatch(f"{folder}: a reward or classifier model; a language model is wanted here")
     if reward and not (scores and _labels(config) == 1):
@@ -64,6 +64,11 @@ def load_config(folder: Path | str, *, reward: bool = False) -> ModelConfig:
         config["tie_word_embeddings"] = _head_is_missing(folder)
     found = ModelConfig.from_hf(config, str(path))
     return dataclasses.replace(found, eos_ids=_all_eos(folder, found.eos_ids))
+
+
+def gives_scores(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a reward model or classifier, which has no logits."""
+    return any("ForSequenceClassification" in str(a) for a in config.get("architectures") or [])
 
 
 def _labels(config: Mapping[str, Any]) -> Any:

@@ -12,10 +12,14 @@ from llmctl.core.files import folder_bytes, human_bytes, read_json
 
 
 def list_runs(folder: Path) -> str:
-    """A table of every artifact below a folder, newest first. NoInput (66) without the folder."""
+    """A table of every artifact below a folder, newest first. NoInput (66) without the folder.
+
+    What an artifact keeps inside, such as the trainings of its folds, is no artifact.
+    """
     if not folder.is_dir():
         raise NoInput(f"{folder}: no such folder; nothing has been run here yet")
-    found = {p.parent for name in (MANIFEST, RUN) for p in folder.rglob(name)}
+    marked = {p.parent for name in (MANIFEST, RUN) for p in folder.rglob(name)}
+    found = [p for p in marked if marked.isdisjoint(p.parents)]  # not the parts of a run
     rows = []
     for path in sorted(found, key=lambda p: -p.stat().st_mtime):
         stage, state = _state(path)
