@@ -6,6 +6,7 @@ import pytest
 
 from llmctl.core.errors import NoInput
 from llmctl.evals.intervals import wilson
+from llmctl.train.rl_watch import OVER_OPTIMISED
 from llmctl.view import claims
 from llmctl.view.claims import claim_rows, claims_table
 
@@ -64,18 +65,25 @@ def test_the_context_has_to_win_by_far(tmp_path, rare, expected):
 
 
 @pytest.mark.parametrize(
-    ("stopped", "last", "expected"),
-    [("over-optimised", 0.9, True), (None, 0.9, False), ("over-optimised", 0.4, False)],
+    ("stopped", "last", "gold", "expected"),
+    [
+        (OVER_OPTIMISED, 0.9, 0.1, True),
+        (None, 0.9, 0.1, False),
+        (OVER_OPTIMISED, 0.4, 0.1, False),
+        ("kl-budget", 0.9, 0.8, False),
+        ("kl-budget", 0.9, 0.1, False),
+        (OVER_OPTIMISED, 0.9, 0.8, False),
+    ],
 )
-def test_the_guard_has_to_stop_a_run_whose_reward_rose(
-    tmp_path, monkeypatch, stopped, last, expected
+def test_the_guard_has_to_stop_a_run_whose_reward_rose_while_gold_fell(
+    tmp_path, monkeypatch, stopped, last, gold, expected
 ):
     # the manifest's end is the model that was kept: the start, where gold was best
     stats = {"start_reward": 0.5, "start_gold": 0.6, "end_reward": 0.5, "end_gold": 0.6}
     stats |= {"stopped": stopped, "steps": 16, "end_n": 200}
     (tmp_path / "rl-rm").mkdir()
     looks = [{"step": 1}, {"eval_reward": 0.7, "eval_gold": 0.5}]
-    looks.append({"eval_reward": last, "eval_gold": 0.1})
+    looks.append({"eval_reward": last, "eval_gold": gold})
     text = "".join(json.dumps(look) + "\n" for look in looks)
     (tmp_path / "rl-rm" / "metrics.jsonl").write_text(text)
     found = {"rl-rm": stats}

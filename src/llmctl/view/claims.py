@@ -19,6 +19,7 @@ from llmctl.core.errors import NoInput
 from llmctl.core.files import read_json
 
 Part = Mapping[str, Any]  # right, n, rate, low, high
+OVER_OPTIMISED = "over-optimised"  # why an rl run ended, as its manifest has it
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _guard(f: Figures) -> Row:
         f"score {reward:.3f} → {last_reward:.3f}, gold {gold:.3f} → {last_gold:.3f}; "
         f"{stats['stopped'] or 'not stopped'} after {stats['steps']} updates",
         stats["end_n"],
-        last_reward > reward and stats["stopped"] is not None,
+        last_reward > reward and last_gold < gold and stats["stopped"] == OVER_OPTIMISED,
     )
 
 
