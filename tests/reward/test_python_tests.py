@@ -6,7 +6,7 @@ import time
 import pytest
 
 from llmctl import sandbox
-from llmctl.reward.python_tests import Case, grade_tests, taken_apart
+from llmctl.reward.python_tests import grade_tests, taken_apart
 from llmctl.sandbox import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -16,11 +16,16 @@ RIGHT = "def square(x):\n    return x * x\n"
 TESTS = ["assert square(3) == 9", "assert square(-12) == 144", "assert square(0) == 0"]
 
 
+def passed(grade):
+    """All gradable tests passed, and there is one."""
+    return grade.n_passed == grade.total > 0
+
+
 def test_a_right_program_passes_and_a_wrong_one_says_where():
     grade = grade_tests(RIGHT, TESTS)
-    assert (grade.passed, grade.n_passed, grade.total, grade.failures) == (True, 3, 3, ())
+    assert (passed(grade), grade.n_passed, grade.total, grade.failures) == (True, 3, 3, ())
     grade = grade_tests("def square(x): return 9", TESTS)
-    assert (grade.passed, grade.n_passed, grade.share) == (False, 1, 1 / 3)
+    assert (passed(grade), grade.n_passed, grade.share) == (False, 1, 1 / 3)
     assert grade.failures[0] == "square(-12): wrong value 9"
     assert grade_tests("def square(x)", TESTS).failures[0].endswith("expected ':'")
     assert (
@@ -28,11 +33,9 @@ def test_a_right_program_passes_and_a_wrong_one_says_where():
     )
 
 
-def test_cases_and_setup():
-    cases = [Case("f", (2, "a"), ("aa", {2})), Case("f", (0, "b"), ("", {0}))]
-    assert grade_tests("def f(n, s): return n * s, {n}", cases).passed
+def test_setup_runs_before_the_tests():
     code = "class Node:\n    def __init__(self, v): self.v = v\ndef value(n): return n.v"
-    assert grade_tests(code, ["assert value(root) == 5"], "root = Node(5)").passed
+    assert passed(grade_tests(code, ["assert value(root) == 5"], "root = Node(5)"))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_assertions_are_taken_apart(test, call, right, wrong):
 def test_other_assertions_are_counted_not_guessed(test):
     setup = "def same(a, b): return a == b\nimport operator as near"
     grade = grade_tests(RIGHT, [test], setup)
-    assert (grade.total, grade.share, grade.passed, grade.ungradable) == (0, None, False, (test,))
+    assert (grade.total, grade.share, passed(grade), grade.ungradable) == (0, None, False, (test,))
 
 
 def test_each_part_of_an_and_is_a_case():
@@ -126,7 +129,7 @@ def test_what_is_expected_is_never_compared_by_the_program(test):
     code += "class E:\n def __eq__(s, o): return True\n def __ne__(s, o): return False\n"
     code += " def __hash__(s): return 5\n def startswith(s, o): return True\n"
     grade = grade_tests(code + "def square(x): return E()", [test])
-    assert grade.n_passed == 0 and not grade.passed
+    assert grade.n_passed == 0 and not passed(grade)
 
 
 def test_what_is_expected_never_enters_the_sandbox():
@@ -198,7 +201,7 @@ def test_no_cheat_is_paid(name):
     wall = 1.0 if name == "sleep" else 120.0
     limits = Limits(cpu_seconds=1, wall_seconds=wall, output_bytes=10_000)
     grade = grade_tests(CHEATS[name], TESTS, limits=limits)
-    assert not grade.passed and grade.n_passed == 0
+    assert not passed(grade) and grade.n_passed == 0
     assert len(grade.failures) + grade.n_open == 3 and bool(grade.n_open) == (name == "sleep")
 
 
@@ -224,14 +227,14 @@ def test_no_reply_keeps_the_grader_busy(kind):
     code += f"sys.modules['llmctl.sandbox.values'].encode = lambda v: {{{kind!r}: raw}}\n"
     started = time.process_time()
     grade = grade_tests(code + "def square(x): return x", ["assert set(square(2)) == {0, 1}"])
-    assert not grade.passed and time.process_time() - started < 5
+    assert not passed(grade) and time.process_time() - started < 5
 
 
 def test_equal_numbers_of_two_types_only_where_allowed():
     code = "def square(x): return float(x * x)"
     assert grade_tests(code, TESTS).n_passed == 0
-    assert grade_tests(code, TESTS, exact=False).passed
-    assert not grade_tests("def f(): return True", ["assert f() == 1"], exact=False).passed
+    assert passed(grade_tests(code, TESTS, exact=False))
+    assert not passed(grade_tests("def f(): return True", ["assert f() == 1"], exact=False))
 
 
 def test_real_solutions_grade_right(shared):
@@ -240,5 +243,5 @@ def test_real_solutions_grade_right(shared):
     right = 0
     for row in rows:
         grade = grade_tests(row["code"], row["test_list"], row["test_setup_code"], exact=False)
-        right += grade.passed or not grade.total
+        right += passed(grade) or not grade.total
     assert right == len(rows)

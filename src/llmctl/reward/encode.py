@@ -42,11 +42,6 @@ class Encoded:
         """Tokens with the prompt before each response."""
         return len(self.prompt) * len(self.responses) + sum(len(r) for r in self.responses)
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest whole conversation."""
-        return len(self.prompt) + max(len(r) for r in self.responses)
-
 
 def share_prompt(
     sides: Sequence[Sequence[int]],

@@ -48,15 +48,6 @@ _ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 @dataclass(frozen=True)
-class Case:
-    """function(*args) ought to be `expected`; all of them plain values."""
-
-    function: str
-    args: tuple[Any, ...]
-    expected: Any
-
-
-@dataclass(frozen=True)
 class Grade:
     """n_passed of `total` gradable tests; `assert A and B` is two. ungradable: tests whose form
     does not say what value is expected; failures: why the others did not pass, one line each;
@@ -67,11 +58,6 @@ class Grade:
     ungradable: tuple[str, ...] = ()
     failures: tuple[str, ...] = field(default=())
     n_open: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """All gradable tests passed, and there is one."""
-        return self.n_passed == self.total > 0
 
     @property
     def share(self) -> float | None:
@@ -85,13 +71,13 @@ class _Ungradable(ValueError):
 
 def grade_tests(
     code: str,
-    tests: Sequence[str | Case],
+    tests: Sequence[str],
     setup: str = "",
     *,
     exact: bool = True,
     limits: Limits = LIMITS,
 ) -> Grade:
-    """Run a program and judge it by tests: assertions as MBPP has them, or cases.
+    """Run a program and judge it by tests: assertions as MBPP has them.
 
     setup: code that the tests need; it runs after the program, whose names it may use. exact: 1 is
     not 1.0 (10 of MBPP's 456 own solutions fail by it); False: as Python's == has it, True still
@@ -102,17 +88,14 @@ def grade_tests(
     ungradable, helpers = [], _names_bound(setup)
     for test in tests:
         try:
-            if isinstance(test, Case):
-                asked.append(_of_case(test, exact))
-            else:
-                asked += taken_apart(test, exact, helpers)
+            asked += taken_apart(test, exact, helpers)
         except _Ungradable:
-            ungradable.append(str(test))
+            ungradable.append(test)
     calls = [call for call, _ in asked]
     values = sandbox.run_cases(f"{code}\n{setup}", calls, limits=limits) if calls else []
     passed, n_open, failures = 0, 0, []
     for (call, judge), value in zip(asked, values):
-        name = call.source or call.function
+        name = call.source
         if isinstance(value, Failure) and value.killed in NO_VERDICT:
             n_open += 1
         elif isinstance(value, Failure):
@@ -122,10 +105,6 @@ def grade_tests(
         else:
             failures.append(f"{name}: wrong value {value!r:.100}")
     return Grade(passed, len(calls), tuple(ungradable), tuple(failures), n_open)
-
-
-def _of_case(case: Case, exact: bool) -> tuple[Call, Judge]:
-    return Call(function=case.function, args=tuple(case.args)), _equals(case.expected, exact)
 
 
 def _holds(judge: Judge, value: Any) -> bool:
