@@ -128,6 +128,10 @@ def execute(request: Request) -> Artifact | None:
         except HOPELESS:
             draft.discard()
             raise
+        except Mismatch:  # hopeless as well, but what was measured on the way may say why
+            if draft.empty:
+                draft.discard()
+            raise
         except OSError as error:
             error.filename = error.filename or str(out)  # a write does not say where it was
             raise

@@ -204,10 +204,11 @@ def test_killed_in_a_fold_or_after_and_rerun_gives_the_same_bytes(tmp_path, base
     assert steps == list(range(1, 9))
 
 
-def test_other_stages_refuse_a_reward_model(made, data):
+def test_other_stages_refuse_a_reward_model(made, data, tmp_path):
     for stage, options in (("generate", dict(prompt=("x",))), ("rm", dict(data=(str(data),)))):
         with pytest.raises(Mismatch, match="reward or classifier"):
-            run(stage, made.path, **options)
+            run(stage, made.path, out=None if stage == "generate" else tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nonsense_is_refused_before_anything_is_done(base, data, tmp_path):

@@ -175,6 +175,11 @@ class Draft:
         if not self.resuming and not any((self.path / "state").glob("*")):
             shutil.rmtree(self.path, ignore_errors=True)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been written yet that somebody may want to read."""
+        return {p.name for p in self.path.iterdir()} <= {LOCK, RUN, "state"}
+
     def commit(self, stats: Mapping[str, Any]) -> Artifact:
         """Hash every file, write manifest.json last. From here on it is an artifact."""
         files = []
