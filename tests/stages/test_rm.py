@@ -236,3 +236,22 @@ def test_dry_run_says_what_it_would_take(base, data, capsys):
     dry_run(Request(stage="rm", inputs=[str(base)], overrides={"data": (str(data),)}))
     said = capsys.readouterr().err
     assert "60 rankings, 120 pairs" in said and "FLOPs" in said
+
+
+def test_dry_run_counts_every_fold_and_the_optimizer_that_is_used(base, data, monkeypatch):
+    told = []
+
+    def estimate(shape, plan, *, muon, **more):
+        told.append((plan.steps, muon))
+        return []
+
+    monkeypatch.setattr("llmctl.train.estimate.estimate", estimate)
+    for settings in (
+        {"steps": 8},
+        {"steps": 8, "folds": 3},
+        {"folds": 3},  # three of 40 rankings and one of 60, in batches of 16
+        {"steps": 8, "optimizer": "muon"},
+    ):
+        overrides = {"data": (str(data),), **settings}
+        dry_run(Request(stage="rm", inputs=[str(base)], overrides=overrides))
+    assert told == [(8, False), (32, False), (round(180 / 16), False), (8, True)]

@@ -87,7 +87,7 @@ def dry_run(config: RmConfig, inputs: list[Any]) -> None:
     from llmctl.model.hf import load_config
     from llmctl.train.estimate import estimate
     from llmctl.train.rm_data import paths_of
-    from llmctl.train.tuning import tuning_plan
+    from llmctl.train.tuning import tuning_plan, uses_muon
 
     if not inputs:
         raise NoInput("rm --dry-run needs a model; train one first or name it")
@@ -103,18 +103,27 @@ def dry_run(config: RmConfig, inputs: list[Any]) -> None:
         chars += sum(len(r.prompt_key) for r in found.rows)
         chars += sum(len(r.text(i)) for r in found.rows for i in range(len(r.responses)))
     tokens = chars // CHARS_PER_TOKEN // rankings + 1
-    runs = 1 + config.folds * (1 - 1 / config.folds) if config.folds else 1
-    steps = config.steps or max(1, round(runs * config.epochs * rankings / config.batch))
+    steps = (1 + config.folds) * config.steps  # each fold takes as many as the last training
+    if not steps:
+        runs = 1 + config.folds * (1 - 1 / config.folds) if config.folds else 1
+        steps = max(1, round(runs * config.epochs * rankings / config.batch))
+    passes = f"{config.epochs:g} epochs of " if not config.steps else ""
     plan = tuning_plan(
         config,
         shape,
         steps=steps,
         tokens_per_step=tokens * config.batch,
         seq_len=tokens,
-        reason=f"{config.epochs:g} epochs of {rankings:,} rankings of about {tokens:,} tokens",
+        reason=f"{passes}{rankings:,} rankings of about {tokens:,} tokens",
     )
     rows = estimate(
-        shape, plan, gpu=gpu, gpus=config.nproc, mfu=config.mfu, price=config.price, muon=False
+        shape,
+        plan,
+        gpu=gpu,
+        gpus=config.nproc,
+        mfu=config.mfu,
+        price=config.price,
+        muon=uses_muon(config),
     )
     console.table("rm would take", ["what", "value"], rows, left=2)
 
