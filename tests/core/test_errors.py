@@ -2,7 +2,7 @@
 
 import errno
 
-from llmctl.core.errors import ERRORS, exit_code_rows, from_exception
+from llmctl.core.errors import ERRORS, did_you_mean, exit_code_rows, from_exception, nearest
 
 
 def test_codes_are_those_of_the_contract():
@@ -18,3 +18,11 @@ def test_exceptions_of_the_system_get_their_code():
     assert from_exception(MemoryError()).code == 71
     assert from_exception(KeyboardInterrupt()).code == 130
     assert from_exception(ZeroDivisionError()) is None
+
+
+def test_the_nearest_word_or_all_of_them():
+    known = ["python", "search"]
+    assert nearest("pyhton", known) == "python" and nearest("zebra", known) is None
+    assert did_you_mean("pyhton", known) == "; did you mean 'python'?"
+    assert did_you_mean("zebra", known) == "; known: python, search"
+    assert did_you_mean("zebra", []) == ""

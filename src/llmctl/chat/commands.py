@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llmctl.core.errors import did_you_mean
+from llmctl.core.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class Unknown:
     hint: str
 
 
+def whole_number(text: str) -> int | None:
+    """A number as it is typed, up to the 20 digits of the largest seed; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
 def parse(line: str) -> Say | Do | Unknown | None:
     """What a line means; None for a blank one.
 
@@ -99,6 +104,5 @@ def parse(line: str) -> Say | Do | Unknown | None:
     name = ALIASES.get(word, word)
     if name in COMMANDS:
         return Do(name, start[match.end() :].strip())
-    hint = did_you_mean(word, [*COMMANDS, *ALIASES]) if len(word) > 1 else ""
-    near = re.search(r"did you mean '(.*)'", hint)
-    return Unknown(f"/{match[1]}", f"did you mean /{near[1]}?" if near else "/help lists them")
+    near = nearest(word, [*COMMANDS, *ALIASES]) if len(word) > 1 else None
+    return Unknown(f"/{match[1]}", f"did you mean /{near}?" if near else "/help lists them")

@@ -120,10 +120,15 @@ def from_exception(error: BaseException) -> LlmctlError | None:
     return None
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """'; did you mean X?' for the nearest known word, or the whole list when nothing is near."""
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word most like this one; None when none is like it."""
     import difflib
 
-    if near := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"; did you mean {near[0]!r}?"
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """'; did you mean X?' for the nearest known word, or the whole list when nothing is near."""
+    if near := nearest(word, known):
+        return f"; did you mean {near!r}?"
     return f"; known: {', '.join(known)}" if known else ""
