@@ -57,8 +57,9 @@ class PlainReader:
         if not start.startswith(QUOTES):
             return line
         lines = [start.removeprefix(QUOTES)]
-        while not lines[-1].rstrip().endswith(QUOTES):
-            lines.append(self._line(CONTINUATION))
+        with contextlib.suppress(EOFError):  # the end ends the message too
+            while not lines[-1].rstrip().endswith(QUOTES):
+                lines.append(self._line(CONTINUATION))
         lines[-1] = lines[-1].rstrip().removesuffix(QUOTES)
         return "\n".join(lines).strip("\n")
 
