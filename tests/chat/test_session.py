@@ -313,6 +313,29 @@ def test_a_tool_that_is_off_or_cannot_be_had(made):
     assert check_messages(chat.conversation.messages()) is None
 
 
+@pytest.mark.parametrize(
+    ("reason", "result"),
+    [
+        ("stop", "not in use"),
+        ("calls", "had no call left"),
+        ("length", "reached max_tokens"),
+        (None, "ended before"),
+    ],
+)
+def test_a_call_that_was_not_run_is_kept_with_the_true_reason(made, reason, result):
+    def script(engine, done, params):
+        for text in ("<|python|>", "1+1"):
+            put(engine, done, text)
+        done.finish_reason = reason
+        yield put(engine, done, "<|im_end|>")
+
+    chat = made(script)
+    chat.run(Lines("hi"))
+    kept = chat.conversation.messages()[-1]
+    assert kept["role"] == "tool" and result in kept["content"]
+    assert ("which is not in use" in chat.talk.getvalue()) == (reason == "stop")
+
+
 def test_new_begins_another_file(made, tmp_path):
     chat = made()
     chat.run(Lines("/system kind", "hi", "/new", "ho"))

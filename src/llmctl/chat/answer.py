@@ -20,6 +20,11 @@ REASONS = {
     "context": "cut: the context is full",
     "calls": "ended: it asked for tools too often",
 }
+UNANSWERED = {  # by finish_reason: what a call that was not run gets for its result
+    "stop": "error: this tool is not in use",
+    "length": "error: the answer reached max_tokens before this call was run",
+    "calls": "error: this answer had no call left",
+}
 
 
 @dataclass
@@ -55,6 +60,14 @@ def ending(answer: Answer, completion: Completion) -> str:
     if answer.repeated:
         return "repeats"
     return "stopped" if answer.stopped else completion.finish_reason or "stopped"
+
+
+def unanswered(answer: Answer, completion: Completion) -> str:
+    """What is kept as the result of a call that got none; the model reads it in its next prompt."""
+    if answer.stopped:
+        return "error: stopped by the user"
+    cut = "error: the answer ended before this call was run"
+    return UNANSWERED.get(completion.finish_reason or "", cut)
 
 
 def repeats(text: str, times: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.chat import commands
-from llmctl.chat.answer import Answer, ctrl_c_once, ending, repeats, status_line
+from llmctl.chat.answer import Answer, ctrl_c_once, ending, repeats, status_line, unanswered
 from llmctl.chat.context import Fit, fit
 from llmctl.chat.conversation import Conversation, Turn
 from llmctl.chat.show import Show
@@ -179,13 +179,14 @@ class Chat:
             self.save()
         return answer
 
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt of messages, as the model is given it: told of the tools in use."""
+        box = self.tools.box
+        return self.voice.ids(messages, box.format if box else None)
+
     def _fit(self) -> Fit:
-        context, box = self.engine.config.max_seq_len, self.tools.box
-
-        def ids(messages: Sequence[Message]) -> list[int]:
-            return self.voice.ids(messages, box.format if box else None)
-
-        fitted = fit(self.conversation.messages(), ids, context, self.params.max_tokens)
+        context, said = self.engine.config.max_seq_len, self.conversation.messages()
+        fitted = fit(said, self.prompt_ids, context, self.params.max_tokens)
         if fitted.dropped and fitted.dropped != self.dropped:
             self.show.note(
                 f"[context full: the {fitted.dropped:,} oldest of {fitted.exchanges:,} exchanges "
@@ -234,8 +235,7 @@ class Chat:
         completion = answer.completion
         if completion is None:
             return None
-        off = "error: stopped by the user" if answer.stopped else "error: this tool is not in use"
-        messages = self.voice.messages(completion, off)
+        messages = self.voice.messages(completion, unanswered(answer, completion))
         if not messages:
             return None
         facts = {
