@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from llmctl.chat import store
-from llmctl.chat.conversation import Conversation
+from llmctl.chat.commands import whole_number
+from llmctl.chat.conversation import VERSION, Conversation
 from llmctl.chat.session import Chat
 from llmctl.chat.terminal import Reader
 from llmctl.core.errors import NoInput, OutputBusy, UsageError
@@ -28,7 +30,7 @@ def save(chat: Chat, reader: Reader, text: str) -> None:
         kept = chat.transcript and chat.transcript.path
         chat.show.plain(f"kept in {kept}; /save FILE writes a copy" if kept else "/save FILE")
         return
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.exists() and not force and str(path.absolute()) not in chat.saved_as:
         raise OutputBusy(f"{path}: exists already; /save -f {path} replaces it")
     if not path.parent.is_dir():
@@ -41,12 +43,14 @@ def save(chat: Chat, reader: Reader, text: str) -> None:
 def load(chat: Chat, reader: Reader, text: str) -> None:
     if not text:
         raise UsageError("/load FILE, or /load FILE LINE")
-    name, _, line = text.rpartition(" ")
-    if not name or not line.isdigit() or Path(text).expanduser().exists():
-        name, line = text, "1"
-    path = Path(name).expanduser()
-    conversation, said = load_conversation(path, int(line))
-    _replace(chat, conversation, path)
+    name, _, typed = text.rpartition(" ")
+    line = whole_number(typed)
+    if not name or line is None or _path(text).exists():
+        name, line = text, 1
+    path = _path(name)
+    rows = store.read_rows(path)
+    conversation, said = _choose(rows, line, path)
+    _replace(chat, conversation, path if _is_saved(rows) else None)
     if said:
         chat.show.note(said)
     recall(chat)
@@ -54,7 +58,10 @@ def load(chat: Chat, reader: Reader, text: str) -> None:
 
 def load_conversation(path: Path, line: int = 1) -> tuple[Conversation, str]:
     """A conversation of a file, and what the user should know of it."""
-    rows = store.read_rows(path)
+    return _choose(store.read_rows(path), line, path)
+
+
+def _choose(rows: list[Any], line: int, path: Path) -> tuple[Conversation, str]:
     if not 1 <= line <= len(rows):
         raise UsageError(f"{path}: holds {len(rows):,} conversations, so no number {line:,}")
     where = f"{path}, conversation {line:,}" if len(rows) > 1 else str(path)
@@ -66,10 +73,28 @@ def load_conversation(path: Path, line: int = 1) -> tuple[Conversation, str]:
     return found, said
 
 
+def _is_saved(rows: list[Any]) -> bool:
+    """Whether a file holds what /save writes and no more, so that saving again loses nothing."""
+    if len(rows) != 1 or not isinstance(rows[0], dict) or set(rows[0]) != {"messages", "chat"}:
+        return False
+    tree = rows[0]["chat"]
+    return isinstance(tree, dict) and tree.get("version") == VERSION
+
+
+def _path(name: str) -> Path:
+    """A path as it is typed. UsageError (2) for one that no file can have."""
+    if "\0" in name:
+        raise UsageError(f"{name!r}: no file's name holds a NUL; name another")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{name}: there is no such user; write the folder in full") from None
+
+
 def recall(chat: Chat) -> None:
     """Show the last exchange of where we are now."""
     path = chat.conversation.path()
-    chat.show.note(f"[{len(path)} turns; the last:]")
+    chat.show.note(f"[{len(path)} turns; the last:]" if path else "[0 turns]")
     for turn in path[-2:]:
         chat.show.plain(f"> {turn.text}" if turn.is_user else turn.text)
 
