@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
-from llmctl.chat.commands import ALIASES, COMMANDS
+from llmctl.chat.commands import ALIASES, COMMANDS, whole_number
+from llmctl.chat.conversation import Turn
 from llmctl.chat.keeping import load, new, recall, save
 from llmctl.chat.session import Chat
 from llmctl.chat.show import probs_table
@@ -15,9 +17,11 @@ from llmctl.chat.terminal import Reader, edit_text
 from llmctl.core.console import render_table
 from llmctl.core.errors import LlmctlError, UsageError, did_you_mean
 from llmctl.core.terminal import one_line
+from llmctl.infer.params import MASK64
 
 Action = Callable[[Chat, Reader, str], None]
 SNIPPET = 56  # characters of a message in a list
+THOUSANDS = re.compile(r"\d{1,3}(?:[,_]\d{3})+")  # as 16,384 is written
 
 
 def do(chat: Chat, reader: Reader, name: str, argument: str) -> None:
@@ -30,23 +34,22 @@ def system(chat: Chat, reader: Reader, text: str) -> None:
     if not text:
         chat.show.plain(conversation.system or "no system prompt; /system TEXT sets one")
         return
-    before = conversation.system
-    conversation.system = "" if text == "-" else text
-    taken = len(chat.voice.ids(_system_only(conversation.system)))
+    wanted = "" if text == "-" else text
+    taken = len(chat.prompt_ids(_system_only(wanted))) if wanted else 0
     size = chat.engine.config.max_seq_len
     if taken > size // 2:
-        conversation.system = before
+        tools = f", with tools {', '.join(chat.tools.names)}," if chat.tools.names else ""
         raise UsageError(
-            f"a system prompt of {taken:,} tokens leaves too little of the context of {size:,}; "
-            f"at most {size // 2:,}"
+            f"a system prompt of {taken:,} tokens{tools} leaves too little of the context of "
+            f"{size:,}; at most {size // 2:,}"
         )
+    conversation.system = wanted
     chat.show.note(f"system prompt {'set' if conversation.system else 'removed'}")
     chat.save()
 
 
 def _system_only(text: str) -> list[dict[str, str]]:
-    head = [{"role": "system", "content": text}] if text else []
-    return [*head, {"role": "user", "content": ""}]
+    return [{"role": "system", "content": text}, {"role": "user", "content": ""}]
 
 
 def _number(name: str, kind: type[int] | type[float]) -> Action:
@@ -55,15 +58,27 @@ def _number(name: str, kind: type[int] | type[float]) -> Action:
     def action(chat: Chat, reader: Reader, text: str) -> None:
         if text:
             try:
-                value = kind(text.replace(",", "").replace("_", ""))
+                value = int(_plain(text)) if kind is int else _decimal(text)
             except ValueError:
-                word = "a whole number" if kind is int else "a number"
+                word = "a whole number" if kind is int else "a number, such as 0.7"
                 raise UsageError(f"{name} must be {word}; got {text!r}") from None
             change: dict[str, Any] = {name: value}
             chat.params = dataclasses.replace(chat.params, **change)
-        chat.show.plain(f"{name} {getattr(chat.params, name):,}".replace(",", ""))
+        chat.show.plain(f"{name} {getattr(chat.params, name)}")
 
     return action
+
+
+def _plain(digits: str) -> str:
+    """A whole number without the marks between its thousands; 1,5 is no such number."""
+    return re.sub("[,_]", "", digits) if THOUSANDS.fullmatch(digits) else digits
+
+
+def _decimal(text: str) -> float:
+    """A number with a decimal point. ValueError for 0,7 and 0_7, which were meant as 0.7."""
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def undo(chat: Chat, reader: Reader, _: str) -> None:
@@ -77,9 +92,9 @@ def undo(chat: Chat, reader: Reader, _: str) -> None:
 def retry(chat: Chat, reader: Reader, text: str) -> None:
     seed = None
     if text:
-        if not text.isascii() or not text.isdigit() or int(text) >= 1 << 64:
-            raise UsageError(f"/retry takes a seed, a whole number; got {text!r}")
-        seed = int(text)
+        seed = whole_number(text)
+        if seed is None or seed > MASK64:
+            raise UsageError(f"/retry takes a seed, a whole number; got {one_line(text, SNIPPET)}")
     at = chat.conversation.at
     turn = chat.conversation.back_to_user()
     if turn is None:
@@ -141,7 +156,9 @@ def branch(chat: Chat, reader: Reader, text: str) -> None:
         rows = []
         for number, leaf in enumerate(leaves, 1):
             turn = conversation.turns[leaf]
-            user = conversation.turns[turn.parent] if turn.parent is not None else turn
+            user = turn
+            if turn.parent is not None and not turn.is_user:
+                user = conversation.turns[turn.parent]
             said = turn.text if not turn.is_user else "-"
             mark = "here" if leaf in here else ""
             asked = user.text if user.is_user else "-"
@@ -158,11 +175,26 @@ def branch(chat: Chat, reader: Reader, text: str) -> None:
         cells = [[str(cell) for cell in row] for row in rows]
         chat.show.plain(render_table("", names, cells, left=len(names)))
         return
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= len(leaves):
-        raise UsageError(f"/branch takes a number from 1 to {len(leaves)}; got {text!r}")
-    conversation.switch(leaves[int(text) - 1])
+    wanted = whole_number(text)
+    if wanted is None or not 1 <= wanted <= len(leaves):
+        got = one_line(text, SNIPPET)
+        raise UsageError(f"/branch takes a number from 1 to {len(leaves)}; got {got}")
+    conversation.switch(leaves[wanted - 1])
+    due = None if conversation.last_answer() else conversation.undo()
     recall(chat)
+    if due is not None:
+        _offer(chat, reader, due)
     chat.save()
+
+
+def _offer(chat: Chat, reader: Reader, turn: Turn) -> None:
+    """Say of a message that it has no answer; where lines can begin with a text, it is sent again
+    by one key."""
+    said = f"its last message has no answer: {one_line(turn.text, SNIPPET)}"
+    if reader.can_prefill:
+        chat.draft = turn.text
+        said = "its last message has no answer and stands in the line; Enter sends it"
+    chat.show.note(f"[{said}]")
 
 
 def probs(chat: Chat, reader: Reader, text: str) -> None:
@@ -203,7 +235,7 @@ def context(chat: Chat, reader: Reader, _: str) -> None:
 def _length(chat: Chat, messages: list[dict[str, str]]) -> int:
     """Tokens of a prompt; a format that refuses a conversation without a message gives 0."""
     try:
-        return len(chat.voice.ids(messages))
+        return len(chat.prompt_ids(messages))
     except LlmctlError:
         return 0
 
