@@ -129,8 +129,10 @@ def test_a_tree_in_rows_of_messages_is_put_together(tmp_path):
         {"message_id": "3", "parent_id": "1", "role": "assistant", "text": "good", "rank": 0},
         {"message_id": "4", "parent_id": "lost", "role": "assistant", "text": "x"},
     ]
-    found = read(tmp_path, *rows)
+    found = read(tmp_path, *rows, max_bad=0.5)
     assert [row.messages for row in found.rows] == [told("q", "good")]
+    assert found.skipped == {"a reply whose question is missing": 1}
+    assert [*found.first.values()][0].endswith(":4")
 
 
 def test_calls_in_every_spelling(tmp_path):
@@ -203,6 +205,7 @@ HEAD += "Tells the weather.\nweather(place)\n"
         ('a weather("Rome", "Bern") b', "a", "weather", {"place": "Rome, Bern"}),
         ("a python('print(\\'x\\')') b", "a", "python", {"code": "print('x')"}),
         ("a weather('A') b python('c')", "a", "weather", {"place": "A"}),
+        ("a python({[1]: 2}) b", "a", "python", {"code": "{[1]: 2}"}),
     ],
 )
 def test_calls_written_as_text_become_calls(tmp_path, answer, content, name, arguments):
@@ -216,6 +219,22 @@ def test_a_call_in_text_that_does_not_end_is_refused(tmp_path):
     row = {"instruction": HEAD + "Do it.", "input": "", "response": "It is python('1"}
     with pytest.raises(BadInput, match="does not end"):
         read(tmp_path, row)
+
+
+@pytest.mark.parametrize(
+    "good, bad",
+    [
+        ({"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "history": 1}),
+        (
+            {"prompt": node("prompter", "a", node("assistant", "b"))},
+            {"prompt": node("prompter", "a") | {"replies": 5}},
+        ),
+    ],
+)
+def test_a_row_that_breaks_its_shape_is_counted(tmp_path, good, bad):
+    found = read(tmp_path, good, bad, max_bad=0.5)
+    assert [row.messages for row in found.rows] == [told("a", "b")]
+    assert found.skipped == {f"not as {found.format} has it": 1}
 
 
 def test_bad_rows_are_counted_with_the_first_of_each_kind(tmp_path):

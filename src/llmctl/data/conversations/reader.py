@@ -123,6 +123,8 @@ def _take(shape: Shape, row: Row, found: Conversations) -> None:
             usable += 1
     except BadRow as bad:
         reasons.append(str(bad))
+    except (TypeError, AttributeError, KeyError, IndexError):
+        reasons.append(f"not as {shape.name} has it")
     if not usable:
         found.skip(reasons[0] if reasons else "no conversation in the row", row.where)
     elif reasons:

@@ -98,7 +98,7 @@ def _argument(text: str, start: int) -> str:
     inner = text[start:end] if end is not None else ""
     try:
         values = ast.literal_eval(f"({inner},)")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         values = ()
     if values and all(isinstance(v, str) for v in values):
         return ", ".join(values)

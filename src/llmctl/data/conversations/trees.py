@@ -28,20 +28,24 @@ def is_message(row: dict[str, Any]) -> bool:
 
 
 def regroup(rows: Iterable[Row]) -> Iterator[Row]:
-    """Trees from rows that are messages; a reply whose question is not there is left out."""
+    """Trees from rows that are messages; a reply to what is not there is no row to use."""
     nodes: dict[str, dict[str, Any]] = {}
+    places: dict[str, str] = {}
     roots: list[tuple[dict[str, Any], str]] = []
     for row in rows:
         if row.value is None or not is_message(row.value):
             yield Row(None, row.where, row.why or "no message of a tree")
             continue
         nodes[row.value["message_id"]] = {**row.value, "replies": []}
+        places[row.value["message_id"]] = row.where
         if not row.value.get("parent_id"):
             roots.append((nodes[row.value["message_id"]], row.where))
-    for node in nodes.values():
+    for name, node in nodes.items():
         parent = nodes.get(str(node.get("parent_id")))
         if parent is not None:
             parent["replies"].append(node)
+        elif node.get("parent_id"):
+            yield Row(None, places[name], "a reply whose question is missing")
     for node, where in roots:
         yield Row({"prompt": node}, where)
 
