@@ -50,6 +50,18 @@ FORMS = {  # one row of each, and its prompt
         {"prompt": "Why?", "chosen": [Q, said(A)], "rejected": [Q, said(B)]},
         [Q],
     ),
+    "prompt is what comes before": (
+        {"prompt": [SYSTEM], "chosen": [Q, said(A)], "rejected": [Q, said(B)]},
+        [SYSTEM, Q],
+    ),
+    "prompt stands twice under a system message": (
+        {"prompt": "Why?\n", "chosen": [SYSTEM, Q, said(A)], "rejected": [SYSTEM, Q, said(B)]},
+        [SYSTEM, Q],
+    ),
+    "one side repeats the prompt": (
+        {"prompt": [Q], "chosen": [Q, said(A)], "rejected": [said(B)]},
+        [Q],
+    ),
     "texts alone": ({"chosen": A, "rejected": B}, []),
     "LLaMA-Factory": (
         {
@@ -124,6 +136,7 @@ def test_trees_give_the_ranked_replies_of_every_question(tmp_path):
 
     again = {"role": "prompter", "text": "more", "rank": 0}
     again["replies"] = [reply("d", 1), reply("e", 0), reply("f", None), reply("g", 2, deleted=True)]
+    again["replies"] += [reply("h", 3, review_result=False)]
     root = {"role": "prompter", "text": "Why?", "replies": [reply("a", 1), reply("b", 0, again)]}
     found = read_preferences(write(tmp_path, {"message_tree_id": "t", "prompt": root}))
     assert [r.responses for r in found.rows] == [["a", "b"], ["d", "e"]]
@@ -160,6 +173,12 @@ BAD = [
     b'{"prompt": [{"role": "king", "content": "x"}], "chosen": "a", "rejected": "b"}',
     b'{"prompt": [{"role": "user", "content": 7}], "chosen": "a", "rejected": "b"}',
     b'{"prompt": "Why?", "chosen": "a", "rejected": "b", "margin": NaN}',
+    b'{"prompt": "Why?", "chosen": "a", "rejected": "b", "margin": 1' + b"0" * 400 + b"}",
+    b'{"prompt": "Why?", "chosen": "a", "rejected": "b", "margin": "1"}',
+    b'{"chosen": [{"role": "assistant", "content": "", "tool_calls": ["x"]}], '
+    b'"rejected": [{"role": "assistant", "content": "b"}]}',
+    b'{"chosen": [{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}], '
+    b'"rejected": [{"role": "assistant", "content": "b"}]}',
     b"[" * 100_000,
 ]
 

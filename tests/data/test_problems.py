@@ -10,6 +10,8 @@ from llmctl.core.errors import BadInput, NoInput
 from llmctl.data.problems import read_problems, right_answers
 from llmctl.synth.problems import problem_rows
 
+CALLS = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}
+
 
 def write(path, *rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -78,6 +80,9 @@ def test_a_separator_inside_a_text_does_not_end_its_line(tmp_path):
         ({"prompt": "", "answer": "1"}, "neither text nor messages"),
         ({"prompt": [{"role": "assistant", "content": "x"}], "answer": "1"}, "neither text nor"),
         ({"prompt": "x", "answer": True}, "neither text nor a number"),
+        ({"prompt": [CALLS | {"tool_calls": ["x"]}], "answer": "1"}, "no list of objects"),
+        ({"prompt": [CALLS | {"tool_calls": [{"function": {}}]}], "answer": "1"}, "without a name"),
+        ({"prompt": [CALLS | {"role": "user"}], "answer": "1"}, "a call in a user message"),
         ({"question": "x", "answer": "no mark"}, "does not end with"),
         ({"text": "x", "test_list": []}, "holds no tests"),
         (["x"], "no JSON object"),

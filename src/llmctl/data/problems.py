@@ -16,12 +16,14 @@ from typing import Any
 
 from llmctl.core import console
 from llmctl.core.errors import BadInput, NoInput
+from llmctl.tokenizer.chat_messages import call_fault
 
 Message = dict[str, Any]
 MAX_LINE = 4 << 20  # bytes of one row
 MAX_ANSWER = 100_000  # characters
 HELD_OUT = 10  # of rows without a split, one in so many is held out
 FILE = "problems.parquet"
+NO_PROMPT = "the prompt is neither text nor messages that end with one of the user"
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ def _problem(row: Row, where: str, file: Path) -> Problem | str:
     if len(answer) > MAX_ANSWER:
         return f"an answer of {len(answer):,} characters"
     messages = _messages(prompt)
-    if messages is None:
-        return "the prompt is neither text nor messages that end with one of the user"
+    if isinstance(messages, str):
+        return messages
     split = row.get("split")
     if split not in ("train", "test"):
         split = _split_of(messages, file)
@@ -211,17 +213,21 @@ _SHAPES: tuple[tuple[tuple[str, ...], Callable[[Row], Parts | str]], ...] = (
 )
 
 
-def _messages(prompt: Any) -> list[Message] | None:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}] if prompt.strip() else None
+def _messages(prompt: Any) -> list[Message] | str:
+    """A prompt's messages, or why it has none."""
+    if isinstance(prompt, str) and prompt.strip():
+        return [{"role": "user", "content": prompt}]
     if not isinstance(prompt, list) or not prompt:
-        return None
+        return NO_PROMPT
     for message in prompt:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            return None
-        if message.get("role") not in ("system", "user", "assistant"):
-            return None
-    return [dict(m) for m in prompt] if prompt[-1]["role"] == "user" else None
+            return NO_PROMPT
+        role, calls = message.get("role"), message.get("tool_calls")
+        if role not in ("system", "user", "assistant"):
+            return NO_PROMPT
+        if calls and (why := call_fault(role, calls)):
+            return why
+    return [dict(m) for m in prompt] if prompt[-1]["role"] == "user" else NO_PROMPT
 
 
 def _split_of(messages: list[Message], file: Path) -> str:

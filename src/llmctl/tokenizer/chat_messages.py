@@ -119,11 +119,11 @@ def _fault(message: Message, before: str) -> str | None:
         return "a call without result"
     if role == "tool" and before not in ("call", "tool"):
         return "a tool result without a call"
-    return _call_fault(role, calls) if calls else None
+    return call_fault(role, calls) if calls else None
 
 
-def _call_fault(role: str, calls: Any) -> str | None:
-    """What is wrong with the calls of a message."""
+def call_fault(role: str, calls: Any) -> str | None:
+    """What is wrong with the calls of a message of that role; None where nothing is."""
     if role != "assistant":
         return f"a call in a {role} message"
     if not isinstance(calls, list) or not all(isinstance(c, dict) for c in calls):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmctl.data.conversations import trees
 from llmctl.data.preferences.pairs import Row, ask, split_of, text_of
 from llmctl.data.preferences.ranking import (
     Message,
@@ -46,7 +47,7 @@ def oasst_rankings(row: Row, where: str) -> list[Ranking]:
 def oasst_tree(row: Row, where: str) -> list[Ranking]:
     """An OASST tree: the assistant's replies to each message that people have ranked.
 
-    rank 0 is best; replies without a rank, or deleted, are left out.
+    rank 0 is best; replies without a rank, deleted or failed in review, are left out.
     """
     found: list[Ranking] = []
     group = f"tree {row['message_tree_id']}"
@@ -59,7 +60,7 @@ def oasst_tree(row: Row, where: str) -> list[Ranking]:
             raise Unusable(f"a tree deeper than {DEEPEST} messages")
         role = "user" if node["role"] == "prompter" else "assistant"
         said = [*before, {"role": role, "content": text_of(node.get("text"), "a message")}]
-        replies = [r for r in node.get("replies") or [] if not (r or {}).get("deleted")]
+        replies = [r for r in node.get("replies") or [] if trees.usable(r or {})]
         todo += [(said, reply) for reply in reversed(replies)]
         ranked = [r for r in replies if role == "user" and type(r.get("rank")) is int]
         if len(ranked) > 1:

@@ -47,14 +47,19 @@ def ask(text: str, more: str = "") -> list[Message]:
 
 def pair(prompt: list[Message], better: Any, worse: Any, row: Row, where: str) -> list[Ranking]:
     """The ranking of two sides."""
-    margin = row.get("margin")
-    if margin is not None and (
-        isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin)
-    ):
-        raise Unusable("a margin that is no finite number")
-    return [
-        Ranking(prompt, [better, worse], [1, 2], where, split_of(row), margin=float(margin or 0.0))
-    ]
+    margin = _margin(row.get("margin"))
+    return [Ranking(prompt, [better, worse], [1, 2], where, split_of(row), margin=margin)]
+
+
+def _margin(value: Any) -> float:
+    if value is None:
+        return 0.0
+    try:
+        if isinstance(value, bool) or not math.isfinite(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, OverflowError):  # no number, or one beyond what a float holds
+        raise Unusable("a margin that is no finite number") from None
 
 
 def hh(row: Row, where: str) -> list[Ranking]:
@@ -83,16 +88,18 @@ def is_hh(row: Row) -> bool:
 def trl(row: Row, where: str) -> list[Ranking]:
     """TRL: `prompt` or none, chosen and rejected, each a text or messages.
 
-    Without `prompt`, or where the sides repeat it, it is what both sides begin with.
+    Messages without `prompt`, or that repeat it, have the prompt that both sides begin with; a side
+    that does not repeat it gets it before it. Texts without `prompt` have none.
     """
     prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
     said = _prompt(prompt)
     if isinstance(chosen, str) and isinstance(rejected, str):
         return pair(said, chosen, rejected, row, where)
     sides = [messages_of(chosen, "chosen"), messages_of(rejected, "rejected")]
-    if said and not all(_begins_with_question(side) for side in sides):
+    if said and not any(_begins_with_question(side) for side in sides):
         return pair(said, as_response(sides[0]), as_response(sides[1]), row, where)
-    common, (better, worse) = after_common_prompt(sides)
+    whole = [side if _repeats(side, said) else [*said, *side] for side in sides]
+    common, (better, worse) = after_common_prompt(whole)
     return pair(common, better, worse, row, where)
 
 
@@ -104,6 +111,13 @@ def _prompt(prompt: Any) -> list[Message]:
 
 def _begins_with_question(side: list[Message]) -> bool:
     return len(side) > 1 and side[0]["role"] in ("system", "user")
+
+
+def _repeats(side: list[Message], said: list[Message]) -> bool:
+    """Whether a side holds the prompt: other messages may stand around its own."""
+    here = [(m["role"], m["content"].strip()) for m in side[:-1]]
+    every = all((m["role"], m["content"].strip()) in here for m in said)
+    return every and (not said or _begins_with_question(side))
 
 
 def llama_factory(row: Row, where: str) -> list[Ranking]:

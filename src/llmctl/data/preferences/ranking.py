@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from llmctl.tokenizer.chat_messages import call_fault
+
 Message = dict[str, Any]
 Pairs = tuple[tuple[int, int], ...]  # (better, worse), numbers of responses
 
@@ -62,7 +64,7 @@ class Ranking:
 
     @cached_property
     def prompt_key(self) -> str:
-        """The same for equal prompts only."""
+        """The same for prompts that are equal but for their blanks, and for no others."""
         said = [(m["role"], " ".join(str(m.get("content") or "").split())) for m in self.prompt]
         return json.dumps(said, ensure_ascii=False)
 
@@ -96,6 +98,9 @@ def message_of(value: Any, what: str) -> Message:
     if not isinstance(content, str):
         raise Unusable("content that is no text")
     message: Message = {"role": ROLES[role.lower()], "content": content}
+    calls = value.get("tool_calls")
+    if calls and (why := call_fault(message["role"], calls)):
+        raise Unusable(why)
     for key in ("tool_calls", "name"):
         if value.get(key):
             message[key] = value[key]
