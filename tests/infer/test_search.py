@@ -39,6 +39,16 @@ def test_sentences_end_where_they_do():
     ]
 
 
+def test_sentences_keep_what_closes_them():
+    assert list(sentences('He said "Stop." Then he left. (See above.) “No!” Next')) == [
+        'He said "Stop."',
+        "Then he left.",
+        "(See above.)",
+        "“No!”",
+        "Next",
+    ]
+
+
 def test_passages_are_short_and_lose_nothing():
     text = " ".join(f"Sentence number {i} is here." for i in range(7)) + "\n" + "word " * 150
     found = list(passages(text))

@@ -16,8 +16,9 @@ from llmctl.core.errors import BadInput, NoInput
 SENTENCES, WORDS = 3, 60  # of a passage, at most
 K1, B = 1.2, 0.75
 NAME = 0.5  # of a capitalised word's score is added: it is whom a question is about
-# the end of a sentence: its mark, closing quotes, then a capital, a digit or an opening quote
-_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])")
+# the end of a sentence: its mark and closing quotes, a space, then a capital, a digit or an
+# opening quote
+_END = re.compile(r"([.!?…][\"'”’)\]]*)\s+(?=[\"'“‘(\[]?[A-Z0-9À-ÞА-Я])")
 _ABBREVIATED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|No|vs|etc|[A-Z])\.$")
 _WORD = re.compile(r"\w+")
 # words of questions that say nothing about what is asked for
@@ -31,7 +32,7 @@ def sentences(text: str) -> Iterator[str]:
     """The sentences of a text, lines apart."""
     for line in text.split("\n"):
         before = ""
-        for piece in _END.split(line.strip()):
+        for piece in _END.sub(r"\1\n", line.strip()).split("\n"):
             piece = f"{before} {piece}".strip()
             if _ABBREVIATED.search(piece):
                 before = piece
