@@ -147,6 +147,25 @@ def test_micro_batches_do_not_change_the_result(base, data, straight, tmp_path, 
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
 
 
+def test_validation_takes_the_micro_batch_that_training_settled_on(
+    base, data, tmp_path, monkeypatch
+):
+    """Planned for two rows, and one fits: two would not fit in validation either."""
+    from llmctl.train import fitting, sft
+
+    plain, seen = sft.without_targets, []
+
+    def without_targets(batch, row):
+        seen.append(len(batch.ids))
+        return plain(batch, row)
+
+    monkeypatch.setattr(fitting, "settle", lambda *args, **more: 1)
+    monkeypatch.setattr(sft, "without_targets", without_targets)
+    few = {**FEW, "steps": 1, "micro_batch": 2}
+    run("sft", base, out=tmp_path / "m", data=(str(data),), **few)
+    assert set(seen) == {1}
+
+
 def test_two_ranks_train_as_one(base, data, straight, tmp_path):
     done = start(tmp_path, base, "-o", "m", "--data", data, *words(**FEW), "--nproc", "2")
     _, err = done.communicate(timeout=120)

@@ -121,11 +121,11 @@ class Sft:
         """A hook's call: mean loss over the targets held out, shared by ranks and lanes."""
         rows, tuning, world = self.chats.val, self.tuning, self.world
         assert rows is not None
-        micro = tuning.machine.micro_batch
         rows.members(0)  # packed here, before lanes share it
 
         @torch.no_grad()
         def measure(first: int) -> tuple[float, float]:
+            micro = tuning.micro_batch
             numbers = range(first, min(first + micro, len(rows)))
             filled = [*numbers, *[numbers[0]] * (micro - len(numbers))]
             batch = without_targets(rows.read(filled), len(numbers))
@@ -133,6 +133,7 @@ class Sft:
             return float(loss), float(n)
 
         def call(step: int) -> dict[str, Any]:
+            micro = tuning.micro_batch  # what training settled on: what it planned may not fit
             mine = range(world.rank * micro, len(rows), world.size * micro)
             found = tuning.lanes.map(measure, mine)
             total, n = world.sum([sum(f[0] for f in found), sum(f[1] for f in found)])

@@ -66,7 +66,8 @@ class Tuning:
     """One tuning run on this rank; every rank makes one and calls the same methods.
 
     plan, machine, dtype (of matrix products), device, lanes (threads that share micro-batches),
-    meter, sample_steps and `share` (rows of a step on this rank) are there once it is made.
+    meter, sample_steps and `share` (rows of a step on this rank) are there once it is made;
+    micro_batch is what the machine planned, and from `build` on what has been found to fit.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Tuning:
         self.machine, self.peak = fitting.decide_once(
             config, draft, world, shape, self.plan, self.share
         )
-        self.dtype = DTYPES[self.machine.dtype]
+        self.dtype, self.micro_batch = DTYPES[self.machine.dtype], self.machine.micro_batch
         self.facts = {"seed": config.seed, "steps": steps, "lr": self.plan.lr, **facts}
         world.agree("the run's settings", [draft.run.get("fingerprint"), self.facts])
         self.sample_steps = config.sample_steps or max(1, steps // 5)
@@ -162,7 +163,7 @@ class Tuning:
             loss_fn(batch.to(self.device))[0].backward()
             model.zero_grad(set_to_none=True)
 
-        micro = fitting.settle(
+        self.micro_batch = micro = fitting.settle(
             self.draft,
             self.machine,
             self.world,
