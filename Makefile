@@ -14,7 +14,7 @@ FLAGS := --recipe recipes/$(RECIPE).yaml
 READY := $(VENV)/.ready
 # the second sft: what the probe found twice, well-known facts, and a little of the skills again
 SKILLS := identity,smalltalk,skill,context,search,steps,direct,python,spelling,story,several
-HONEST := --data '$(RUN)/synth\#kind=known' --data '$(RUN)/synth\#kind=$(SKILLS)=0.2' --set lr=3.0e-4
+HONEST := --data '$(RUN)/synth\#kind=known' --data '$(RUN)/synth\#kind=$(SKILLS)=0.2' --set lr=4.0e-4
 # against a reward model, watched by a judge it has not seen: are the answers right?
 PROXY := --data $(RUN)/synth/problems.parquet --gold math --set lr=2.0e-4 --set eval_steps=8
 

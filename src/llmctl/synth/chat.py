@@ -149,7 +149,7 @@ def conversation_rows(
         "skill": (writer.skill, 500),
         "context": (writer.context, 2400),
         "search": (writer.tools.search, 3600),
-        "steps": (writer.tools.steps, 2600),
+        "steps": (writer.tools.steps, 3200),
         "direct": (writer.tools.direct, 600),
         "python": (writer.tools.python, 1000),
         "spelling": (writer.tools.spelling, 1800),
