@@ -175,6 +175,16 @@ def test_one_conversation_refused_leaves_the_others():
     assert found[0] == found[2] == format.render(good) and found[1] == "no system"
 
 
+def test_arguments_that_are_no_object_refuse_their_conversation_alone(made):
+    _, format, _ = made["qwen"]
+    told = [[user("a"), assistant("", ("f", text)), tool("c")] for text in ("", "{}", "not JSON")]
+    none, empty, wrong = format.try_many(told)
+    assert none == empty == format.render(told[1])
+    assert "no JSON" in wrong
+    with pytest.raises(BadInput, match="no JSON"):
+        format.render(told[2])
+
+
 def test_two_beginnings_are_impossible():
     double = "{{ bos_token }}{{ bos_token }}" + CHATML
     format = chat_format(with_template(double, (*IM, "<|bos|>"), "<|im_end|>", "<|bos|>"))

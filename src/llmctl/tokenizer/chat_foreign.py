@@ -96,10 +96,12 @@ class ForeignFormat(ChatFormat):
         self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
     ) -> list[Rendered | str]:
         """As for our format. What the template refuses comes back in its own words."""
-        written = [self._written(messages) for messages in conversations]
+        tried = [self._try_written(messages) for messages in conversations]
+        written = [messages for messages in tried if not isinstance(messages, str)]
         painted = self._painted(written, generation, spans=True)
         turns = [sum(m["role"] == "assistant" for m in messages) for messages in written]
-        return self._splitter.rendered(painted, turns, self.stop_ids, self._bos)
+        done = iter(self._splitter.rendered(painted, turns, self.stop_ids, self._bos))
+        return [found if isinstance(found, str) else next(done) for found in tried]
 
     def _painted(
         self, conversations: Sequence[Sequence[Message]], generation: bool, *, spans: bool
@@ -123,6 +125,12 @@ class ForeignFormat(ChatFormat):
         safe = {k: self._harmless.value(v, breaker) for k, v in message.items() if k != "role"}
         return {"role": role, **safe}
 
+    def _try_written(self, messages: Sequence[Message]) -> list[Message] | str:
+        try:
+            return self._written(messages)
+        except CallError as error:
+            return str(error)
+
     def _written(self, messages: Sequence[Message]) -> list[Message]:
         """Messages as the template wants them: calls it has no place for become text."""
         done: list[Message] = []
@@ -144,10 +152,14 @@ class ForeignFormat(ChatFormat):
         return done
 
     def _call_entry(self, call: ToolCall) -> dict[str, Any]:
-        """A call as the template takes it: arguments as an object, or as JSON in a text."""
+        """A call as the template takes it: arguments as an object, or as JSON in a text.
+
+        OpenAI writes "" for none. CallError for other text that is no JSON object.
+        """
         arguments = call.arguments
         if isinstance(arguments, str):
-            arguments = parse_call(f'{{"name": "x", "arguments": {arguments}}}').arguments
+            inner = arguments.strip() or "{}"
+            arguments = parse_call(f'{{"name": "x", "arguments": {inner}}}').arguments
         assert self._syntax is not None
         if self._syntax[3]:
             arguments = json.dumps(arguments, ensure_ascii=False)
