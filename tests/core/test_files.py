@@ -24,7 +24,7 @@ def test_leftovers_are_removed_and_files_kept(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000])
 def test_damaged_json_is_a_mismatch(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(Mismatch):

@@ -83,6 +83,9 @@ def test_pickles_are_refused(folder, name):
         ({"vocab_size": -1}, "vocab_size=-1"),
         ({"num_attention_heads": 0}, "n_heads=0"),
         ({"rms_norm_eps": "nan"}, "rms_norm_eps=nan"),
+        ({"rms_norm_eps": 10**400}, "beyond what a float holds"),
+        ({"rope_theta": 10**400}, "beyond what a float holds"),
+        ({"model_type": ["llama"]}, r"model_type \['llama'\]"),
         ({"architectures": ["Qwen3ForSequenceClassification"]}, "reward"),
     ],
 )
@@ -95,6 +98,12 @@ def test_config_values_we_do_not_compute_are_refused_by_name(folder, keys, said)
 def test_other_config_keys_are_ignored(folder):
     edit(folder, auto_map={"AutoModelForCausalLM": "evil.py--Model"}, favourite_colour="blue")
     load_model(folder)
+
+
+@pytest.mark.parametrize("named", [5, [], None, [["x"]]])
+def test_architectures_that_name_no_class_are_ignored(folder, named):
+    edit(folder, architectures=named)
+    assert load_model(folder)
 
 
 def test_a_tie_left_unsaid_follows_the_file(folder):
@@ -151,6 +160,14 @@ def rewrite(path, head, body):
             rewrite(path, head, body),
         ),
         lambda path, head, body: (first(head)["data_offsets"].pop(), rewrite(path, head, body)),
+        lambda path, head, body: (
+            first(head).update(data_offsets=["a", "b"]),
+            rewrite(path, head, body),
+        ),
+        lambda path, head, body: (
+            first(head).update(data_offsets=[None, 4]),
+            rewrite(path, head, body),
+        ),
         lambda path, head, body: (head.popitem(), rewrite(path, head, body)),  # a hole
         lambda path, head, body: (overlap(head), rewrite(path, head, body)),
     ],

@@ -80,7 +80,7 @@ def read_json(path: Path | str, *, limit: int = 64 << 20) -> Any:
         raise Mismatch(f"{path}: {size:,} bytes, more than the {limit:,} allowed for such a file")
     try:
         return json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Mismatch(f"{path}: not valid JSON ({error}); copy the file again") from None
 
 

@@ -68,7 +68,7 @@ def load_config(folder: Path | str, *, reward: bool = False) -> ModelConfig:
 
 def gives_scores(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is of a reward model or classifier, which has no logits."""
-    return any("ForSequenceClassification" in str(a) for a in config.get("architectures") or [])
+    return "ForSequenceClassification" in str(config.get("architectures"))
 
 
 def _labels(config: Mapping[str, Any]) -> Any:

@@ -49,9 +49,9 @@ def read(config: Mapping[str, Any], source: str = "config.json") -> ModelConfig:
     """
     keys = _Keys(config, source)
     family = keys.value("model_type")
-    if family not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise Mismatch(f"{source}: model_type {family!r} is not supported; supported: {known}")
+    if not isinstance(family, str) or family not in ARCHITECTURES:
+        known, given = ", ".join(ARCHITECTURES), repr(family)[:80]
+        raise Mismatch(f"{source}: model_type {given} is not supported; supported: {known}")
     try:
         return _read_gpt2(keys) if family == "gpt2" else _read_llama(keys, family)
     except UsageError as error:
@@ -89,7 +89,10 @@ class _Keys:
         found = self.value(key, default)
         if isinstance(found, bool) or not isinstance(found, int | float):
             raise self.refuse(key, "a number is wanted")
-        return float(found)
+        try:
+            return float(found)
+        except OverflowError:
+            raise self.refuse(key, "it is beyond what a float holds") from None
 
     def flag(self, key: str, default: bool) -> bool:
         found = self.value(key, default)

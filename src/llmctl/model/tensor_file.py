@@ -79,8 +79,7 @@ def _entry(path: Path, name: str, value: Any, base: int) -> Entry:
         whole = all(type(n) is int and n >= 0 for n in (*shape, first, last))
     except (KeyError, TypeError, ValueError):
         raise _damaged(path, f"tensor {name[:80]!r} has an unreadable entry") from None
-    n_bytes = math.prod(shape) * dtype.itemsize if whole and len(shape) <= 8 else -1
-    if n_bytes != last - first:
+    if not whole or len(shape) > 8 or math.prod(shape) * dtype.itemsize != last - first:
         raise _damaged(path, f"tensor {name[:80]!r} has a byte range that is not its shape's")
     return dtype, tuple(shape), base + first, base + last
 
