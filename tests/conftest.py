@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from walls import modes
+
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -21,6 +23,13 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs real data: set LLMCTL_SHARED")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def walls() -> None:
+    """The test is skipped where the kernel has nothing to build the sandbox's walls of."""
+    if not modes():
+        pytest.skip("no isolation here: neither namespaces nor Landlock")
 
 
 @pytest.fixture

@@ -114,11 +114,7 @@ def test_python_without_isolation_is_refused_when_asked_for(chat, folders, monke
     assert code == 0 and "this kernel has none" in err and "5 tokens" in err
 
 
-def test_python_is_run_and_shown_and_never_on_stdout(chat, scripted):
-    from llmctl import sandbox
-
-    if sandbox.available():
-        pytest.skip("no isolation on this machine")
+def test_python_is_run_and_shown_and_never_on_stdout(walls, chat, scripted):
     call = ("well ", "<|python|>", "6*7", "<|im_end|>")
     result = "<|im_start|>tool<|im_sep|>42<|im_end|><|im_start|>assistant<|im_sep|>"
     header = ["?"] * (len("tool42assistant") + result.count("<|"))  # forced upon it

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from llmctl import sandbox
 from llmctl.core.errors import BadInput, Mismatch, NoInput, Refused, UsageError
 from llmctl.infer import tools as tools_module
 from llmctl.infer.search import Index, passages, read_texts, sentences, terms
@@ -13,9 +12,7 @@ from llmctl.infer.tools import PythonTool, SearchTool, open_tools, shortened
 from llmctl.sandbox import Limits
 from llmctl.tokenizer.chat import ChatFormat, with_chat
 
-needs_walls = pytest.mark.skipif(
-    sandbox.available() is not None, reason=f"no isolation here: {sandbox.available()}"
-)
+needs_walls = pytest.mark.usefixtures("walls")
 TEXTS = [
     "Kate Cullier\nThe favourite dish of Kate Cullier is pudding. By trade Kate Cullier is a "
     "fishmonger, or so people say. She lives alone.",

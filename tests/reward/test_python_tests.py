@@ -5,13 +5,10 @@ import time
 
 import pytest
 
-from llmctl import sandbox
 from llmctl.reward.python_tests import grade_tests, taken_apart
 from llmctl.sandbox import Limits
 
-pytestmark = pytest.mark.skipif(
-    sandbox.available() is not None, reason=f"no isolation here: {sandbox.available()}"
-)
+pytestmark = pytest.mark.usefixtures("walls")
 RIGHT = "def square(x):\n    return x * x\n"
 TESTS = ["assert square(3) == 9", "assert square(-12) == 144", "assert square(0) == 0"]
 

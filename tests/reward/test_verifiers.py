@@ -122,6 +122,28 @@ def test_exact_forgives_form_and_nothing_else():
     assert normalised("  The ｆull-width １２ ") == "full width 12"
 
 
+def test_an_answer_that_is_an_article_is_compared():
+    assert grade("exact", "A", "a.") == grade("exact", "A", "The answer is A.") == 1.0
+    assert grade("exact", "A", "B") == grade("exact", "A", "an") == grade("exact", "B", "A") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "same", "other"),
+    [
+        ("-5", "(\u22125)", "5"),
+        ("3.5", "3.5.", "3 5"),
+        ("3.5", "$3.5", "35"),
+        (".5", "= .5", "5"),
+        ("5", "+5", "-5"),
+        ("GPT-4", "GPT 4", "4"),
+        ("1914-1918", "1914\u20131918", "1914"),
+        ("12.5.2020", "12/5/2020", "12 5.2020"),
+    ],
+)
+def test_a_number_keeps_its_minus_and_its_point(text, same, other):
+    assert normalised(text) == normalised(same) != normalised(other)
+
+
 def test_regex_is_searched_and_a_runaway_pattern_is_unscored():
     assert grade("regex", r"\b4\d\b", "it is 42") == 1.0
     assert grade("regex", r"\b4\d\b", "it is 52") == 0.0
@@ -164,10 +186,7 @@ CHEATS = [
 ]
 
 
-def test_cheats_of_the_code_grader_fail():
-    sandbox = pytest.importorskip("llmctl.sandbox")
-    if sandbox.available():
-        pytest.skip("no isolation here")
+def test_cheats_of_the_code_grader_fail(walls):
     one = verifier("python-tests")
     asked = problem("assert f(0) == 1\nassert f(1) == 2", "python-tests")
     assert one.grade(asked, "```python\ndef f(x):\n    return x + 1\n```") == 1.0
@@ -175,10 +194,9 @@ def test_cheats_of_the_code_grader_fail():
         assert one.grade(asked, f"```python\n{code}\n```") == 0.0, code
 
 
-def test_code_that_the_clock_has_ended_is_unscored_unless_it_is_wrong_already(monkeypatch):
-    sandbox = pytest.importorskip("llmctl.sandbox")
-    if sandbox.available():
-        pytest.skip("no isolation here")
+def test_code_that_the_clock_has_ended_is_unscored_unless_it_is_wrong_already(walls, monkeypatch):
+    from llmctl import sandbox
+
     late = sandbox.Failure("TimeoutError: stopped after 60 s", "time")
     answers = {"late": [1, late], "wrong": [2, late], "slow": [1, sandbox.Failure("…", "cpu")]}
     monkeypatch.setattr(sandbox, "run_cases", lambda code, *_, **__: answers[code.strip()])
