@@ -310,6 +310,13 @@ for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, res
     try: resource.setrlimit(kind, (resource.RLIM_INFINITY,) * 2); escaped(kind)
     except (OSError, ValueError): pass
 """,
+    "X42 what is known of a file without opening it": """
+for path in ("@HOME@/.secret", "@HOME@", "/etc/passwd", "/etc/shadow", "/etc", "/proc/1"):
+    seen = [attempt(os.stat, path), attempt(os.lstat, path), os.access(path, os.F_OK)]
+    seen.append(attempt(lambda: (os.chdir(path), 1)[1]))
+    if any(seen) and "@MODE@" == "namespaces": escaped(path)  # Landlock covers none of these
+    if not seen[0] and "@MODE@" == "landlock" and path == "/etc/passwd": escaped("nothing, though jail.py says it is seen")
+""",
 }
 
 # These do not end by themselves, or end badly: what counts is that they end in time

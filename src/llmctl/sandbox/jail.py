@@ -4,9 +4,11 @@ namespaces: an own user, process, network, IPC and mount namespace; the root is 
 with Python's library in it and nothing else; each run has a small tmpfs of its own at /tmp. On top
 of it Landlock where the kernel has it, and always seccomp, no capabilities, resource limits.
 
-landlock: where namespaces are not allowed (many containers): Landlock hides all files but Python's
-library, nothing can be written; seccomp takes the place of the namespaces: no process can be made
-or signalled, no socket opened.
+landlock: where namespaces are not allowed (many containers): by Landlock no file but Python's
+library can be read, no other folder listed, nothing written; seccomp takes the place of the
+namespaces: no process can be made or signalled, no socket opened. Landlock does not cover stat,
+access, chdir and readlink, so this mode does not hide whether a path is there, its owner, size and
+dates, where a link leads, nor which processes run.
 
 As root the code first becomes a user that nobody else is. Runs in the keeper, where there is only
 the standard library.
