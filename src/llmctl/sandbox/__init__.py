@@ -4,8 +4,9 @@ process, hard limits on time, memory and output; nothing left when it ends.
     outcome = run_python("print(6 * 7)")             # like a cell: stdout, value, error in one line
     values = run_cases("def f(x): return x + 1", [Call(source="f(2)")])
 
-What holds it is described in jail.py. Where the kernel gives neither namespaces nor Landlock,
-`available` says so and nothing is run: Refused (77). Safe to use from several threads.
+What holds it, and what it can still see, is described in jail.py. Where the kernel gives neither
+namespaces nor Landlock, `available` says so and nothing is run: Refused (77). Safe to use from
+several threads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from llmctl.core.errors import Refused
 from llmctl.sandbox import syscalls
 from llmctl.sandbox.keeper import Keeper, KeeperLost, Run, written
-from llmctl.sandbox.outcome import Call, Failure, Limits, Outcome
+from llmctl.sandbox.outcome import Call, Failure, Limits, Outcome, one_line
 from llmctl.sandbox.values import NotPlain, decode
 
 __all__ = ["Call", "Failure", "Limits", "Outcome", "available", "mode", "run_cases", "run_python"]
@@ -33,9 +34,10 @@ ENDED = {
     "output": "stopped: more than {kib:,} KiB of output",
     "stopped": "stopped",
 }
-# What a wall must withstand before anything else is run behind it; an empty list is the answer
+# What a wall must withstand before anything else is run behind it; an empty list is the answer.
+# csv: none of what is loaded before, so that Python's library is known to be within reach
 PROBE = """
-import ctypes, os, socket
+import csv, ctypes, os, socket
 def tried():
     through = []
     def attempt(name, what, *arguments):
@@ -184,7 +186,8 @@ def available() -> str | None:
 
 def mode() -> str | None:
     """What holds the code: "namespaces" (with Landlock on top where the kernel has it) or
-    "landlock"; None when nothing does."""
+    "landlock", where it can still see that files are there, their sizes and dates; None when
+    nothing does."""
     pool = _mine()
     return None if pool.check() else pool.mode
 
@@ -200,9 +203,9 @@ def run_python(
 ) -> Outcome:
     """Run code like a notebook's cell: what it prints, then the value of a last expression.
 
-    Every run is new: no names, no files of an earlier one; `random` is seeded. owner: who may end
-    it with stop_running(owner). Refused (77) where there is no isolation; what the code does, even
-    a crash, is in the Outcome.
+    Every run is new: no names, files or memory of an earlier one; `random` is seeded. owner: who
+    may end it with stop_running(owner). Refused (77) where there is no isolation; what the code
+    does, even a crash, is in the Outcome.
     """
     limits = limits or Limits()
     started = time.perf_counter()
@@ -215,7 +218,7 @@ def run_python(
     error = _ended(run, limits)
     if error is None:
         error = replies[0].get("error") if replies else "SystemExit: ended by os._exit"
-        error = error if isinstance(error, str) or error is None else "no readable reply"
+        error = None if error is None else one_line(error)
     return Outcome(text, error, run.exit, seconds, truncated, run.killed)
 
 
@@ -274,7 +277,7 @@ def _values(run: Run) -> list[Any | Failure]:
         if reply.get("nonce") != nonce:
             break
         if "value" not in reply:
-            found.append(Failure(str(reply.get("error"))[:300]))
+            found.append(Failure(one_line(reply.get("error"))))
             continue
         try:
             found.append(decode(reply["value"]))
@@ -287,7 +290,7 @@ def _last_error(run: Run) -> str:
     """Why calls were not answered by code that ended by itself."""
     replies = _replies(run)
     error = replies[0].get("error") if replies else None
-    return str(error)[:300] if error else "it ended before it was asked"
+    return one_line(error) if error else "it ended before it was asked"
 
 
 def _ended(run: Run, limits: Limits) -> str | None:

@@ -155,15 +155,16 @@ class Keeper:
         self, code: str, *, stdin: str, show: bool, calls: Sequence[Call], limits: Limits
     ) -> Run:
         """Run code, then each call once the one before has answered. The replies are not parsed."""
-        request = {"code": code, "stdin": stdin, "show": show, "limits": limits.for_child()}
         run = Run()
         pipes = [os.pipe() for _ in range(3)]
         # printed, replies: we read; calls: we write. File objects, which close once only
         ends = [io.FileIO(r, "r") for r, _ in pipes[:2]] + [io.FileIO(pipes[2][1], "w")]
         given = [w for _, w in pipes[:2]] + [pipes[2][0]]
         try:
-            send(self.control, request, given)
-            _Watch(self, run, ends, calls, limits).work(given)
+            watch = _Watch(self, run, ends, calls, limits)
+            watch.hand_in({"code": code, "stdin": stdin, "show": show})
+            send(self.control, {"limits": limits.for_child()}, given)  # it never sees the code
+            watch.work(given)
         except OSError:
             self.close()
             run.exit, run.killed = -9, "stopped"
@@ -187,6 +188,10 @@ class _Watch:
         self.reading = {self.out, self.reply}
         for end in ends:
             os.set_blocking(end.fileno(), False)
+
+    def hand_in(self, message: dict[str, Any]) -> None:
+        """A line that goes to the code's side as soon as there is room."""
+        self.to_send += json.dumps(message).encode() + b"\n"
 
     def work(self, given: list[int]) -> None:
         """Until the keeper says that the run has ended. given: descriptors that are its now."""
@@ -241,8 +246,7 @@ class _Watch:
                 self.to_send = b""
                 self.call.close()
                 return
-            message = {"nonce": self.run.new_nonce(), **written(self.unsent.pop(0))}
-            self.to_send += json.dumps(message).encode() + b"\n"
+            self.hand_in({"nonce": self.run.new_nonce(), **written(self.unsent.pop(0))})
 
     def _write(self) -> None:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+LINE_CHARS = 400  # an error's words, and in which line it was
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -36,6 +38,14 @@ class Outcome:
     seconds: float
     truncated: bool
     killed: str | None
+
+
+def one_line(error: Any) -> str:
+    """What the other side says went wrong, whoever wrote it: one line that UTF-8 can hold."""
+    if not isinstance(error, str):
+        return "no readable reply"
+    line = " ".join(error.splitlines())[:LINE_CHARS]
+    return line.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

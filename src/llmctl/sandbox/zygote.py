@@ -1,9 +1,10 @@
 """The keeper: a process behind the walls that forks one child for each run.
 
 It starts with nothing of the caller's: an empty environment, no descriptors but one socket. It
-never runs foreign code itself, and reads nothing that foreign code has written but an exit status.
-When the caller dies, so does it (PDEATHSIG, and the socket's end), and with it, being the first of
-its process namespace, all that is inside.
+never runs foreign code itself, nor holds it: a child begins with a copy of the keeper's memory, so
+what it is to run it reads itself, from a pipe of its own. All that a run leaves here is its exit
+status and its computing time. When the caller dies, so does the keeper (PDEATHSIG, and the socket's
+end), and with it, being the first of its process namespace, all that is inside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +53,6 @@ def main(mode: str, parent: int) -> None:
     kernel.die_with_parent()
     if mode == "namespaces" and _is_outer(control):
         return
-    sys.path[:] = [path for path in sys.path if "llmctl" not in path]
     os.environ.clear()
     send(control, {"mode": walls.mode, "scratch": walls.scratch})
     with contextlib.suppress(EOFError, ConnectionError):
@@ -112,11 +111,12 @@ def _some(control: socket.socket, size: int) -> bytes:
 def _serve(
     control: socket.socket, walls: jail.Jail, request: dict[str, Any], fds: list[int]
 ) -> dict[str, Any]:
-    """Run one request in a child; how it ended. A byte on the socket meanwhile: kill it."""
+    """Run one request, which names the limits, in a child; how it ended. A byte on the socket
+    meanwhile: kill it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     pid = os.fork()
     if pid == 0:
-        _child(walls, request, fds)
+        _child(walls, request["limits"], fds)
     for fd in fds:
         os.close(fd)
     watch = os.pidfd_open(pid)
@@ -140,18 +140,19 @@ def _serve(
     return {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "told": told}
 
 
-def _child(walls: jail.Jail, request: dict[str, Any], fds: list[int]) -> None:
+def _child(walls: jail.Jail, limits: dict[str, Any], fds: list[int]) -> None:
     """In the child: close the walls, run, end without any clean-up of Python's."""
     code = 125
     try:
         printed, replies, calls = fds
+        os.dup2(os.pipe()[0], 0)  # empty, and its own: flags that are set on it go with it
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         os.dup2(replies, 3)
         os.dup2(calls, 4)
-        jail.lock(walls, request["limits"])
+        jail.lock(walls, limits)
         code = 124
-        cell.run(request)
+        cell.run()
         code = 0
     except SystemExit:
         code = 0
