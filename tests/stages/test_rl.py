@@ -66,6 +66,7 @@ def test_reward_rises_and_everything_is_on_record(place, tmp_path):
     data = str(write_problems(tmp_path / "eight.jsonl", some + held_out))
     settings = dict(data=data, steps=16, eval_steps=8, group_size=16, lr=4e-3)
     artifact = train(place, tmp_path / "out", **settings)
+    assert artifact.stats["start_ids"] == []  # as of the foreign folder it was made from
     rows = read_metrics(tmp_path / "out" / "metrics.jsonl")
     reward = [r["reward"] for r in rows]
     assert sum(reward[-4:]) > sum(reward[:4]) + 0.8, reward
@@ -203,6 +204,26 @@ def test_a_resumed_run_draws_as_many_answers_at_once_as_it_began_with(place, tmp
             train(place, tmp_path / "out", steps=1, rollout_rows=4)
     train(place, tmp_path / "out", steps=1, rollout_rows=64)
     assert seen == [4, 4]
+
+
+def test_a_resumed_run_has_as_much_memory_for_keys_as_it_began_with(
+    place, tmp_path, monkeypatch, capsys
+):
+    seen = []
+
+    class Watched(rl.Sampler):
+        def __init__(self, *args, kv_bytes, **options):
+            seen.append(kv_bytes)
+            super().__init__(*args, kv_bytes=kv_bytes, **options)
+
+    monkeypatch.setattr(rl, "Sampler", Watched)
+    monkeypatch.setattr(RlBatches, "metrics", broken)
+    for free in (10**9, 3 * 10**9, 10**8):
+        monkeypatch.setattr(rl, "free_bytes", lambda device, free=free: free)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(place, tmp_path / "out", steps=1)
+    assert seen[0] == seen[1] < 0.4 * 10**9 and "bit-exact" in capsys.readouterr().err
+    assert 0 < seen[2] < 0.4 * 10**8  # it would not fit
 
 
 def test_code_without_isolation_is_refused_before_any_work(place, tmp_path, monkeypatch):

@@ -106,6 +106,33 @@ def test_the_same_step_draws_the_same_answers(tmp_path):
     assert {"prompt", "text", "reward", "advantage", "tokens", "finish", "calls"} <= set(rows[0])
 
 
+def test_lanes_share_the_weights_and_the_memory_for_keys(monkeypatch):
+    from llmctl.infer import engine
+
+    made, caches = [], []
+
+    class Counted(engine.Runner):
+        def __init__(self, *args, **options):
+            made.append(1)
+            super().__init__(*args, **options)
+
+        def new_cache(self, max_rows, columns):
+            caches.append(max_rows)
+            return super().new_cache(max_rows, columns)
+
+    monkeypatch.setattr(engine, "Runner", Counted)
+    monkeypatch.setattr(engine, "free_bytes", lambda device: 0)  # never asked
+    model = tiny_policy()
+    row = model.config.max_seq_len * model.config.kv_bytes_per_token(4)
+    found = Sampler(model, tiny_format(), dtype=torch.float32, lanes=3, kv_bytes=6 * row)
+    found.refresh()
+    assert len(made) == 2
+    params = {"max_tokens": model.config.max_seq_len, "temperature": 1.0}
+    drawn = found.draw(prompts()[:9], params, 5)
+    assert caches == [2, 2, 2] and len(drawn) == 9
+    found.close()
+
+
 def test_every_problem_is_asked_once_an_epoch(tmp_path):
     found = batches(tmp_path)
     asked = [p for step in range(8) for p in found._problems(step, 0)]
@@ -193,6 +220,23 @@ def test_a_batch_is_found_again_between_two_updates(tmp_path):
     for mine, theirs in zip(resumed, going_on):
         assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.targets, theirs.targets)
         assert torch.equal(mine.advantages, theirs.advantages)
+        assert torch.equal(mine.note.old, theirs.note.old)
+
+
+def test_a_problem_that_a_batch_holds_twice_is_found_again(tmp_path, monkeypatch):
+    """Its answers stand behind one prompt in both runs, though the kept groups share no list."""
+    monkeypatch.setattr(f"{__name__}.PROBLEMS", PROBLEMS[:1])
+    model = tiny_policy()
+    loss_fn = PolicyLoss(model, model, Objective(), dtype=torch.float32)
+    found = batches(tmp_path, Fixed([0.0, 1.0]), model, updates=2)
+    for batch in found.take(0, 4):
+        loss_fn(batch)
+    found.metrics(0)
+    again = batches(tmp_path, Fixed([0.0, 1.0]), model, updates=2)
+    going_on, resumed = list(found.take(1, 4)), list(again.take(1, 4))
+    assert [b.layout for b in resumed] == [b.layout for b in going_on]
+    assert any(len(answers) > 4 for b in resumed for _, answers in b.layout)
+    for mine, theirs in zip(resumed, going_on, strict=True):
         assert torch.equal(mine.note.old, theirs.note.old)
 
 

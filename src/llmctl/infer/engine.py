@@ -34,14 +34,16 @@ from llmctl.tokenizer.chat import ToolCall
 
 __all__ = ["CallRecord", "Completion", "Engine", "Event", "FinishReason", "Stats", "ToolBox"]
 FIRST_COLUMNS = 128  # columns of a new cache beyond the longest prompt, at most
-KV_SHARE = 0.4  # of the memory that is free when a request comes, for keys and values
+KV_SHARE = 0.4  # of the memory that is free, for keys and values
 
 
 class Engine:
     """Generation with one model. Not safe for use from several threads.
 
     The model is used as it is now: `refresh` takes its weights anew when they have changed.
-    max_rows: rows at work at once. dtype, consume: see Runner.
+    max_rows: rows at work at once. kv_bytes: memory for keys and values, which lowers the rows as
+    well; None: a share of what is free when a request comes. dtype, consume: see Runner; runner:
+    one made of the same weights, by an engine of another thread.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_rows: int = 64,
+        kv_bytes: int | None = None,
         dtype: torch.dtype | None = None,
         consume: bool = False,
+        runner: Runner | None = None,
         source: str = "the model",
     ) -> None:
         self.config, self.tokenizer, self.source = model.config, tokenizer, source
@@ -60,8 +64,8 @@ class Engine:
                 f"{source}: its tokenizer has {tokenizer.n_ids:,} ids, its embedding only "
                 f"{model.config.vocab_size:,}; take both from one place"
             )
-        self.max_rows = max_rows
-        self.runner = Runner(model, dtype=dtype, consume=consume)
+        self.max_rows, self.kv_bytes = max_rows, kv_bytes
+        self.runner = runner or Runner(model, dtype=dtype, consume=consume)
         self._model = None if consume else model
         self.stats = Stats()
         self.end_ids = frozenset(model.config.eos_ids) or _end_of_text(tokenizer)
@@ -181,7 +185,10 @@ class Engine:
         full = longest if grows else max(min(size + n, longest) for size, n in asked)
         first = max(size + min(n, longest - size, FIRST_COLUMNS) for size, n in asked)
         per_row = full * self.config.kv_bytes_per_token(self.runner.dtype.itemsize)
-        fit = max(1, int(KV_SHARE * free_bytes(self.runner.device)) // per_row)
+        room = self.kv_bytes
+        if room is None:
+            room = int(KV_SHARE * free_bytes(self.runner.device))
+        fit = max(1, room // per_row)
         return self.runner.new_cache(min(self.max_rows, len(waiting), fit), first)
 
     def _row(self, index: int, ids: list[int], params: SamplingParams) -> Row:

@@ -17,6 +17,8 @@ from llmctl.artifacts.store import Artifact, Draft
 from llmctl.core import console
 from llmctl.core.distributed import World
 from llmctl.core.errors import UsageError
+from llmctl.infer.engine import KV_SHARE, free_bytes
+from llmctl.infer.prompts import start_record
 from llmctl.model import hf
 from llmctl.reward.judges import Judge, ModelJudge, VerifierJudge, is_model
 from llmctl.train import rl_data
@@ -34,6 +36,8 @@ from llmctl.train.rl_watch import OVER_OPTIMISED, Finished, over_optimised
 from llmctl.train.rollouts import Grading, Sampler
 from llmctl.train.tuning import Tuning
 
+TRAINING_BYTES = 12  # a parameter: its gradient and two moments, which come later
+
 
 class Reinforcement:
     """One run of `llmctl rl` on this rank."""
@@ -48,6 +52,7 @@ class Reinforcement:
             )
         self.start = start = open_start(config, source)
         self.format, self.shape, self.held_out = start.format, start.shape, start.held_out
+        self.record = start_record(source, start.format.tokenizer)
         self.shared = world.device.type == "cpu"
         self.judge = self._open_judge(config.reward, "reward")
         self.gold = self._open_judge(config.gold, "gold") if config.gold else None
@@ -115,6 +120,7 @@ class Reinforcement:
             dtype=self.tuning.dtype,
             lanes=self.tuning.machine.lanes,
             max_rows=self._rollout_rows(),
+            kv_bytes=self._kv_bytes(),
             tools=self.start.tools,
         )
 
@@ -124,6 +130,20 @@ class Reinforcement:
         if self.world.is_main and (rows := self.draft.remember("rollout_rows", wanted)) != wanted:
             console.warn(f"rollout_rows={wanted}: the run began with {rows} and keeps to that")
         return int(self.world.share(rows))
+
+    def _kv_bytes(self) -> int:
+        """Memory for keys and values on this rank, as when the run began: less of it may mean
+        fewer rows at once. On a CPU the ranks share what is free."""
+        ranks = self.world.size if self.shared else 1
+        free = free_bytes(self.world.device) // ranks - TRAINING_BYTES * self.shape.n_params()
+        wanted = kept = int(KV_SHARE * max(0, free))
+        if self.world.is_main and (kept := self.draft.remember("kv_bytes", wanted)) > max(0, free):
+            console.warn(
+                f"{kept:,} bytes for keys and values when the run began, {wanted:,} now: not "
+                "bit-exact where that makes fewer rows"
+            )
+            kept = wanted
+        return int(self.world.share(kept))
 
     def _batches(self, sampler: Sampler) -> RlBatches:
         config = self.config
@@ -233,6 +253,7 @@ class Reinforcement:
             "parameters": self.shape.n_params(),
             "family": self.shape.family,
             "reward_by": self.config.reward,
+            **self.record,
             **stats_of(loop, rows, evals, stopped, step),
         }
 

@@ -1,7 +1,8 @@
 """Rollouts: answers drawn from the live weights, graded, and compared within their group.
 
-Draws are a pure function of the weights, the prompts and (seed, batch, round, rank, lane), so a run
-that was killed draws the same answers again on as many ranks and lanes. Every rollout is kept as a
+Draws are a pure function of the weights, the prompts and (seed, batch, round, rank, lane), and how
+many are drawn at once is decided when a run begins: one that was killed draws the same answers
+again on as many ranks and lanes. Every rollout is kept as a
 line of rollouts/step-000012.jsonl.
 """
 
@@ -95,22 +96,34 @@ class Sampler:
         dtype: torch.dtype,
         lanes: int,
         max_rows: int = 64,
+        kv_bytes: int | None = None,
         tools: ToolBox | None = None,
     ) -> None:
-        """max_rows: answers drawn at once, by all lanes together. tools: what may be called."""
+        """max_rows: answers drawn at once, by all lanes together; kv_bytes: memory for their keys
+        and values, which may make them fewer. tools: what may be called."""
         rows = max(1, -(-max_rows // lanes))
         self.format, self.lanes = format, Lanes(lanes)
         self.stop_ids = tuple(sorted(format.stop_ids))
-        self.engines = [
-            Engine(model, format.tokenizer, dtype=dtype, max_rows=rows, source="the policy")
-            for _ in range(lanes)
-        ]
+        self.engines: list[Engine] = []
+        for _ in range(lanes):
+            engine = Engine(
+                model,
+                format.tokenizer,
+                max_rows=rows,
+                kv_bytes=None if kv_bytes is None else kv_bytes // lanes,
+                dtype=dtype,
+                runner=self.engines[0].runner if self.engines else None,  # the same weights
+                source="the policy",
+            )
+            self.engines.append(engine)
         self.tools = tools
 
     def refresh(self) -> None:
         """Take the weights as they are now."""
-        for engine in self.engines:
-            engine.refresh()
+        first, *others = self.engines
+        first.refresh()
+        for engine in others:
+            engine.runner = first.runner
 
     def draw(
         self, prompts: Sequence[list[int]], params: dict[str, Any], seed: int
