@@ -133,11 +133,20 @@ def test_rankings_stay_whole_however_a_step_is_divided(model):
         total = sum(float(loss_fn(p)[0].detach()) for p in parts)
         first = locals().get("first", total)
         assert total == pytest.approx(first, rel=1e-4)
-        assert found.metrics(0)["accuracy"] == pytest.approx(found.tally.right / found.tally.n)
+        chosen = [made[i] for i in found.numbers(0)]
+        alone = [[model(whole(r, i)).item() for i in range(len(r.responses))] for r in chosen]
+        right = [scores[a] > scores[b] for r, scores in zip(chosen, alone) for a, b in r.pairs]
+        assert 0.1 < found.metrics(0)["accuracy"] == sum(right) / len(right) != 0.5
     tokens = batches(made, per_step=20).tokens(0)
     assert (
         tokens == sum(p.flat.ids.numel() for p in batches(made, per_step=20).take(0, 1)) < 20 * ROW
     )
+
+
+def test_a_pair_is_right_where_the_better_side_scores_higher_and_half_where_both_are_equal():
+    found = batches(rankings(1))
+    found.tally.add(torch.tensor([3.0, 2.0, 1.0, 0.5]), torch.tensor([0.0, 1.0, 4.0, 0.5]))
+    assert found.metrics(0) == {"accuracy": 2.5 / 4}
 
 
 def test_an_epoch_has_every_ranking_once_and_the_last_step_the_rest():

@@ -106,8 +106,15 @@ def test_a_tools_words_get_no_gradient_through_the_head():
     loss_fn = PolicyLoss(model, reference, Objective(), dtype=torch.float32)
     only = Group(0, [1, 2, 3], [rollout([5, 77, 6], [True, False, True])])
     [batch] = micro_batches([only], Objective(), budget=100, shared=True)
-    before = batch.targets.tolist()
-    assert before == [5, 6] and loss_fn(batch)[1] == 2
+    loss, count = loss_fn(batch)
+    loss.backward()
+    assert batch.targets.tolist() == [5, 6] and count == 2
+    found = {k: p.grad.clone() for k, p in model.named_parameters()}
+    model.zero_grad()
+    logprobs = model(torch.tensor([[1, 2, 3, 5, 77, 6]]))[0].log_softmax(-1)
+    (-logprobs[2, 5] - logprobs[4, 6]).backward()  # and nothing of how likely 77 was
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(found[name], parameter.grad, atol=1e-5), name
 
 
 def test_later_updates_compare_with_what_the_first_found():
@@ -120,11 +127,26 @@ def test_later_updates_compare_with_what_the_first_found():
         for p in model.parameters():
             p.mul_(1.05)
     loss, _ = loss_fn(batch)
-    assert torch.equal(batch.note.old, old) and batch.note.sums["clipped"] >= 0
+    assert torch.equal(batch.note.old, old)
     now = loss_fn.logprobs(model, batch)
     ratio = (now - old).exp()
     wanted = -torch.minimum(ratio * batch.advantages, ratio.clamp(0.8, 1.28) * batch.advantages)
     assert loss.item() == pytest.approx(wanted.sum().item(), abs=1e-4)
+
+
+def test_clipped_are_tokens_that_moved_past_the_clip_the_way_their_advantage_pulls():
+    model, reference = policies()
+    loss_fn = PolicyLoss(model, reference, Objective(), dtype=torch.float32)
+    better, worse = rollout([5, 6, 7, 8], advantage=1.0), rollout([15, 16, 17], advantage=-1.0)
+    [batch] = micro_batches(
+        [Group(0, [1, 2], [better, worse])], Objective(), budget=99, shared=True
+    )
+    loss_fn(batch)
+    assert batch.note.sums["clipped"] == 0
+    ratio = {5: 1.3, 6: 1.3, 7: 0.7, 8: 1.25, 15: 1.3, 16: 0.7, 17: 0.85}  # the clip: 0.8, 1.28
+    batch.note.old -= torch.tensor([ratio[token] for token in batch.targets.tolist()]).log()
+    loss_fn(batch)
+    assert batch.note.sums["clipped"] == 3  # 5, 6 and 16
 
 
 def test_kl_is_zero_before_the_first_update_and_watched_on_the_first_batch():
