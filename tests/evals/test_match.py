@@ -26,6 +26,16 @@ def test_aliases_stand_as_whole_words(reply, right, alone):
     assert not contains("a, the", ["the"])  # an alias that is nothing but an article
 
 
+def test_an_answer_that_is_an_article_is_all_of_the_reply():
+    assert is_right("A.", ["A"]) and exact("A", ["A"])
+    assert not is_right("A or an", ["A"]) and not is_right("B, a letter", ["A"])
+
+
+def test_a_number_is_found_with_its_minus_and_its_point():
+    assert is_right("It is -5 here.", ["-5"]) and not is_right("It is 5 here.", ["-5"])
+    assert is_right("About 3.5, I think.", ["3.5"]) and not is_right("3, 5", ["3.5"])
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -16,7 +16,11 @@ from llmctl.reward.numbers import number_of, plain_digits, single_number, stated
 from llmctl.reward.patterns import PatternSearch
 
 MAX_REPLY = 100_000  # characters; the rest of a longer reply is not looked at
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+ARTICLES = ("a", "an", "the")
+_ARTICLES = re.compile(rf"\b(?:{'|'.join(ARTICLES)})\b")
+_NUMBER = re.compile(  # its minus, and its point
+    r"(?<![\w.)\]}])(-)?(?:\d+(?:(\.)\d+)?|(\.)\d+)(?![\d.]*\d)"
+)
 _CODE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
@@ -123,10 +127,18 @@ def code_of(reply: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """Lower case, without punctuation, articles and surplus spaces; digits of any script as 0-9."""
-    text = unicodedata.normalize("NFKC", text[:MAX_REPLY]).casefold()
-    text = "".join(" " if unicodedata.category(c)[0] in "PSCZ" else c for c in text)
-    return " ".join(_ARTICLES.sub(" ", plain_digits(text)).split())
+    """Lower case, without punctuation, articles and surplus spaces; digits of any script as 0-9.
+
+    As SQuAD and TriviaQA score answers, but that a number keeps its minus and its point, and a text
+    of articles alone ("A", of four choices) keeps them.
+    """
+    text = plain_digits(unicodedata.normalize("NFKC", text[:MAX_REPLY]).casefold())
+    kept = {m.start(part) for m in _NUMBER.finditer(text) for part in (1, 2, 3)}
+    text = "".join(
+        " " if unicodedata.category(c)[0] in "PSCZ" and i not in kept else c
+        for i, c in enumerate(text)
+    )
+    return " ".join(_ARTICLES.sub(" ", text).split() or text.split())
 
 
 def _formula(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmctl.reward.verifiers import normalised
+from llmctl.reward.verifiers import ARTICLES, normalised
 
 LONGEST = 4096  # characters of a reply that are looked at
 _REFUSALS = re.compile(
@@ -27,9 +27,13 @@ def exact(reply: str, answers: Sequence[str]) -> bool:
 
 
 def contains(reply: str, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the reply as whole words, normalised."""
+    """Whether one of the answers stands in the reply as whole words, normalised.
+
+    An answer that is an article, such as A of four choices, has to be all of the reply.
+    """
     said = f" {normalised(reply[:LONGEST])} "
-    return any(f" {wanted} " in said for answer in answers if (wanted := normalised(answer)))
+    inside = (w for answer in answers if (w := normalised(answer)) and w not in ARTICLES)
+    return any(f" {wanted} " in said for wanted in inside) or exact(reply, answers)
 
 
 def is_refusal(reply: str) -> bool:
