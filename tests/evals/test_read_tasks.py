@@ -20,6 +20,8 @@ ROWS = {
     "core open": {"context": "Who?\nAnswer:", "answer": "Bath", "aliases": ["bath"]},
     "thought": {"context": "1+1?", "answer": "2", "chain_of_thought": "Easy."},
     "gsm8k": {"question": "1+1?", "answer": "one <<1+1=2>>\n#### 2"},
+    "number": {"question": "3-8?", "answer": "-5"},
+    "nq year": {"question": "when", "answer": ["1988"]},
     "nq": {"question": "who", "answer": ["Ann", "Ann Lee"]},
     "trivia": {"question": "who", "answer": {"value": "Ann", "aliases": ["Ann Lee"]}},
     "code": {"text": "Add.", "code": "def f(): 1", "test_list": ["assert f()"]},
@@ -51,7 +53,9 @@ def lines(path, *rows):
         ("core open", "open", Open("t.jsonl:1", "Who?\nAnswer:", ("Bath", "bath"))),
         ("thought", "open", Open("t.jsonl:1", "1+1?", ("2",), "math", "Easy. The answer is 2.")),
         ("gsm8k", "open", Open("t.jsonl:1", "1+1?", ("2",), "math", "one <<1+1=2>>\n#### 2")),
+        ("number", "open", Open("t.jsonl:1", "3-8?", ("-5",), "math")),
         ("nq", "open", Open("t.jsonl:1", "who", ("Ann", "Ann Lee"))),
+        ("nq year", "open", Open("t.jsonl:1", "when", ("1988",))),
         ("trivia", "open", Open("t.jsonl:1", "who", ("Ann", "Ann Lee"))),
         ("code", "open", CODE),
         ("problem", "open", Open("t.jsonl:1", "1+1?", ("2",), "math")),
@@ -131,6 +135,9 @@ def test_quizzes_hold_two_tasks_and_a_split(tmp_path):
     assert (chosen.name, len(chosen.items), chosen.chance) == ("quizzes: choice", 1, 0.5)
     assert asked.items[0].meta == {"fact_id": "e1", "exposure": 3, "topic": "fact"}
     assert len(read_tasks(path)[1].items) == 2
+    unnamed = {k: v for k, v in row.items() if k != "kind"}
+    rows = lines(tmp_path / "q.jsonl", *[row] * 19, unnamed)
+    assert len(read_tasks(rows)[0].items) == 20
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BadInput, match="damaged parquet"):
         read_tasks(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmctl.core.errors import BadInput, NoInput
 from llmctl.data.conversations.rows import json_lines
-from llmctl.data.problems import aliases_of, default_verifier, right_answers
+from llmctl.data.problems import aliases_of, default_verifier, is_number, right_answers
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 
@@ -236,6 +236,8 @@ def _question(where: str, row: Row) -> tuple[Kind, Item]:
         row = {"answer": [answer.get("value"), *aliases_of(answer.get("aliases"))]}
     elif isinstance(answer, str):
         row = {"answer": [answer]}
+        if is_number(answer):  # alone; a list names the forms that count, and is scored by them
+            return "open", Open(where, question, _texts(row, "answer"), default_verifier(answer))
     return "open", Open(where, question, tuple(dict.fromkeys(_texts(row, "answer"))))
 
 
@@ -267,7 +269,7 @@ def _code(where: str, row: Row) -> tuple[Kind, Item]:
 
 def _quiz(where: str, row: Row) -> tuple[Kind, Item]:
     """Our quizzes: multiple choice and open questions in one file."""
-    if row["kind"] == "choice":
+    if row.get("kind") == "choice":
         return _choice(where, row)
     answers = (_text(row, "answer"), *(_texts(row, "aliases") if row.get("aliases") else ()))
     meta = {k: row[k] for k in ("fact_id", "exposure", "topic") if row.get(k) is not None}
