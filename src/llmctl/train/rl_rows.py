@@ -81,7 +81,7 @@ def micro_batches(
         for rollout in group.rollouts:
             if not rollout.trained:
                 continue
-            joins = shared and bool(row) and row[-1][0] is group.prompt
+            joins = shared and bool(row) and row[-1][0] == group.prompt
             cost = len(rollout.ids) - 1 + (0 if joins else len(group.prompt))
             if row and size + cost > budget:
                 yield _flat(row, objective, number, shared)
