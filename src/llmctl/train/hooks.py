@@ -1,4 +1,4 @@
-"""What pretraining does between steps: validation bits per byte, and a sample of its text."""
+"""What training does between steps: validation bits per byte, and a sample of the model's text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llmctl.core import console
 from llmctl.core.distributed import World
-from llmctl.core.errors import LlmctlError
+from llmctl.core.errors import Cancelled, Interrupted
 from llmctl.data.batches import Batch, PackedRows
 from llmctl.evals.bpb import bits_per_byte
 from llmctl.train.backward import Lanes
@@ -59,11 +59,11 @@ def eval_bits_per_byte(
 
 def attempt(generate: Callable[[], T], step: int) -> T | None:
     """What `generate` makes, without touching training's random numbers. A sample that fails
-    costs a warning only (None)."""
+    costs a warning only (None); being stopped is no failure."""
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             return generate()
-    except LlmctlError:  # a second Ctrl-C, say
+    except (Interrupted, Cancelled):
         raise
     except Exception as error:  # training is worth more than its illustration
         console.warn(f"step {step:,}: no sample ({type(error).__name__}: {error})")
