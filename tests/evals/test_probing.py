@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llmctl.core.errors import BadInput, IoError_, Refused, UsageError
+from llmctl.core.errors import BadInput, IoError_, Mismatch, Refused, UsageError
 from llmctl.evals import endpoint, probe_report
 from llmctl.evals.endpoint import Endpoint, Journal
 from llmctl.evals.probe import REFUSALS, Fact, Found, ask_facts, conversations, verdict
@@ -140,6 +140,21 @@ def test_tables_and_a_probe_against_an_earlier_one(tmp_path):
     assert "held out, often" in probe_report.table(rows, 5)
 
 
+def test_facts_of_another_web_are_no_earlier_ones(tmp_path, capsys):
+    """Ids are e0, e1, … in every web; values and questions tell facts apart."""
+    here = found("e0", 5)
+    others = [found("e0", 5, questions=("Who else?",)), found("e0", 5)]
+    others[1].fact = Fact("e0", ("Who is it?",), ("Rome",))
+    path = tmp_path / probe_report.ASKED
+    path.write_text("".join(json.dumps(f.row(3, 1)) + "\n" for f in others))
+    earlier = probe_report.read_earlier(tmp_path)
+    assert probe_report.against([here], earlier) == []
+    with pytest.raises(Mismatch, match="of the 1 facts here that probe asked about none"):
+        probe_report.check_same([here.fact], earlier)
+    probe_report.check_same([here.fact, others[1].fact], earlier)
+    assert "1 of 2 facts are not among those" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -219,6 +234,11 @@ class Server(BaseHTTPRequestHandler):
             return self.send({"error": {"message": "no such model\x1b[2J"}}, 404)
         if kind == "large":
             return self.send({"x": "y" * 5000})
+        if kind == "torn":
+            return self.wfile.write(b"no HTTP at all\r\n\r\n")
+        if kind == "halved" and len(self.log) < 3:  # a chunk that is announced and does not come
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{")
+            return None
         if kind == "odd":
             return self.send({"choices": []})
         text = body["messages"][-1]["content"]
@@ -273,6 +293,7 @@ def test_an_endpoint_answers_in_order_with_the_key_and_once(server, tmp_path, mo
         ("away", Refused, "sends elsewhere"),
         ("wrong", UsageError, "404.*no such model"),
         ("large", BadInput, "more than"),
+        ("torn", IoError_, "BadStatusLine"),
         ("odd", BadInput, "choices"),
     ],
 )
@@ -285,6 +306,10 @@ def test_what_goes_wrong_at_an_endpoint(path, error, says, server, monkeypatch):
 
 def test_a_busy_endpoint_is_asked_again(server):
     assert ask_at(server[0], "busy") == ["a!"] and len(server[1]) == 3
+
+
+def test_half_a_response_is_asked_for_again(server):
+    assert ask_at(server[0], "halved") == ["a!"] and len(server[1]) == 3
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,16 @@ def test_an_earlier_probe_is_looked_for_before_anything_is_asked(model, web, tmp
     assert "replies" not in capsys.readouterr().err
 
 
+def test_a_probe_of_another_web_is_refused_before_anything_is_asked(
+    model, web, tmp_path, monkeypatch
+):
+    row = {"fact_id": "e0", "value": "Rome", "questions": ["Who?"], "verdict": "known"}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr("llmctl.evals.probe.ask_facts", None)
+    with pytest.raises(Mismatch, match="of the 8 facts here that probe asked about none"):
+        probe(model, web, tmp_path / "a", against=str(tmp_path))
+
+
 def test_where_facts_come_from_has_to_be_said(model, tmp_path):
     with pytest.raises(NoInput, match="name one with --web, or ask about real text"):
         run("probe", model, out=tmp_path / "a")

@@ -8,6 +8,7 @@ seconds. What was paid for is kept in a journal, so that a run that was killed d
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import time
@@ -166,7 +167,7 @@ class Endpoint:
                             f"{self.base}: {said}; check the address, the model and {KEY}"
                         ) from None
                     wait = _asked_wait(error, wait)
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 said = f"{type(error).__name__}: {printable(str(error))[:200]}"
             if attempt + 1 < TRIES:
                 self._sleep(wait)
@@ -197,7 +198,7 @@ def _excerpt(error: urllib.error.HTTPError) -> str:
     """The beginning of what an error response says."""
     try:
         return printable(" ".join(error.read(2000).decode("utf-8", "replace").split()))[:200]
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return ""
 
 

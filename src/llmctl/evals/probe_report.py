@@ -9,10 +9,10 @@ from typing import Any
 
 from llmctl.core import console
 from llmctl.core.console import render_table
-from llmctl.core.errors import BadInput, NoInput
+from llmctl.core.errors import BadInput, Mismatch, NoInput
 from llmctl.core.files import atomic_write
 from llmctl.evals.intervals import wilson
-from llmctl.evals.probe import Found, Written, verdict
+from llmctl.evals.probe import Fact, Found, Written, verdict
 
 ASKED, CONVERSATIONS = "asked.jsonl", "conversations.parquet"
 COLUMNS = ("facts", "asked", "right", "refused", "wrong", "known", "unsure", "unknown")
@@ -55,15 +55,39 @@ def table(rows: Sequence[Mapping[str, Any]], samples: int) -> str:
 
 
 def read_earlier(folder: Path) -> dict[str, str]:
-    """Verdict of each fact in an earlier probe's folder."""
+    """Verdict of each fact in an earlier probe's folder, by `_asked_about`."""
     path = folder / ASKED
     if not path.is_file():
         raise NoInput(f"{path}: no such file; --against names what llmctl probe has written")
     try:
         rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
-        return {row["fact_id"]: row["verdict"] for row in rows}
+        return {
+            _asked_about(row["fact_id"], row["value"], row["questions"]): row["verdict"]
+            for row in rows
+        }
     except (ValueError, KeyError, TypeError):
         raise BadInput(f"{path}: not written by llmctl probe; probe again") from None
+
+
+def _asked_about(fact_id: str, value: str, questions: Sequence[str]) -> str:
+    """What makes two facts the same: ids alone are alike in every web."""
+    return json.dumps([fact_id, value, list(questions)])
+
+
+def _earlier_verdict(fact: Fact, earlier: Mapping[str, str]) -> str | None:
+    return earlier.get(_asked_about(fact.fact_id, fact.answers[0], fact.questions))
+
+
+def check_same(facts: Sequence[Fact], earlier: Mapping[str, str]) -> None:
+    """Say how many facts the earlier probe did not ask about. Mismatch (78): none of them."""
+    other = sum(_earlier_verdict(fact, earlier) is None for fact in facts)
+    if other == len(facts):
+        raise Mismatch(
+            f"--against: of the {len(facts):,} facts here that probe asked about none (another "
+            "web, or other questions); name a probe of the same facts, or leave --against out"
+        )
+    if other:
+        console.warn(f"--against: {other:,} of {len(facts):,} facts are not among those of it")
 
 
 def against(found: Sequence[Found], earlier: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -77,7 +101,7 @@ def against(found: Sequence[Found], earlier: Mapping[str, str]) -> list[dict[str
             mine = [
                 one
                 for one in found
-                if earlier.get(one.fact.fact_id) == kind and one.fact.split == split
+                if _earlier_verdict(one.fact, earlier) == kind and one.fact.split == split
             ]
             if not mine:
                 continue

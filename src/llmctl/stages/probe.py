@@ -106,6 +106,8 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     [model] = inputs
     earlier = report.read_earlier(Path(config.against)) if config.against else None
     facts, stats = _facts(config, model, draft)
+    if earlier is not None:
+        report.check_same(facts, earlier)
     found, own_words = _ask(config, model, facts)
     replies = report.write_replies(found, Path(draft.path))  # judging may fail
     stats |= _judge(config, found, draft)
