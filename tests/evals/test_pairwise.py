@@ -1,7 +1,11 @@
 """Agreement with people, and the rules a reward model must beat."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 
+from llmctl.evals import pairwise
 from llmctl.evals.floors import WordPreferences, terms_of
 from llmctl.evals.intervals import wilson
 from llmctl.evals.pairwise import Outcome, agreement, by_length, histogram, judged, verdict
@@ -31,6 +35,24 @@ def test_pairs_of_one_prompt_count_together():
     found = agreement(together)
     assert found.groups == 10 and found.pairs == 100
     assert found.wide[1] - found.wide[0] > 2 * (found.high - found.low)
+
+
+def test_resamples_are_drawn_in_parts_and_where_they_are_asked_for(monkeypatch):
+    pairs = [Outcome(float(i % 3 > 0), 1.0, str(i // 2)) for i in range(90)]
+    drawn = np.random.default_rng(0).integers(45, size=(pairwise.RESAMPLES, 45))
+    sums = np.array([pairs[2 * i].right + pairs[2 * i + 1].right for i in range(45)])
+    wanted = np.quantile(sums[drawn].sum(1) / 90, (0.025, 0.975))
+    for cells in (1, 45 * 7, 1 << 20):
+        monkeypatch.setattr(pairwise, "DRAWN", cells)
+        assert agreement(pairs).wide == tuple(wanted)
+    many = outcomes(6000, 6000)  # 96 MB of numbers, were they drawn at once
+    tracemalloc.start()
+    found = agreement(many)
+    cheap = tracemalloc.get_traced_memory()[1]
+    assert found.accuracy == 0.5 and found.wide[1] > 0.5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert cheap < 8 << 20 and peak < 48 << 20
 
 
 def test_buckets_hold_every_pair_once():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from llmctl.evals.intervals import wilson
 
 RESAMPLES = 1000
+DRAWN = 1 << 20  # groups drawn at once, of all resamples
 HISTOGRAM_ROWS, BAR = 12, 24
 # length of the better response over that of the worse; upper ends
 LENGTHS = (
@@ -34,15 +36,32 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The share of pairs judged as people did. low, high: Wilson's 95% interval over pairs; wide:
-    95% of resamples of whole groups, which pairs that share a prompt make wider."""
+    """The share of pairs judged as people did. low, high: Wilson's 95% interval over pairs. sums,
+    counts (groups,): what is right in each group of pairs, and how many it has."""
 
     pairs: int
     groups: int
     right: float
     low: float
     high: float
-    wide: tuple[float, float]
+    sums: np.ndarray = field(repr=False, compare=False)
+    counts: np.ndarray = field(repr=False, compare=False)
+    seed: int = 0
+
+    @cached_property
+    def wide(self) -> tuple[float, float]:
+        """95% of resamples of whole groups, which pairs that share a prompt make wider. Drawn
+        where it is asked for, a part of the resamples at once: groups may be many."""
+        n = self.groups
+        if not n:
+            return 0.0, 1.0
+        rng, at_once = np.random.default_rng(self.seed), max(1, DRAWN // n)
+        shares = []
+        for start in range(0, RESAMPLES, at_once):
+            drawn = rng.integers(n, size=(min(at_once, RESAMPLES - start), n))
+            shares.append(self.sums[drawn].sum(1) / self.counts[drawn].sum(1))
+        low, high = np.quantile(np.concatenate(shares), (0.025, 0.975))
+        return float(low), float(high)
 
     @property
     def accuracy(self) -> float:
@@ -82,12 +101,7 @@ def agreement(outcomes: Sequence[Outcome], seed: int = 0) -> Agreement:
     of = np.array([numbers.setdefault(o.group, len(numbers)) for o in outcomes], dtype=np.int64)
     sums = np.bincount(of, [o.right for o in outcomes], minlength=len(numbers))
     counts = np.bincount(of, minlength=len(numbers))
-    wide = (0.0, 1.0)
-    if numbers:
-        drawn = np.random.default_rng(seed).integers(len(numbers), size=(RESAMPLES, len(numbers)))
-        found = np.quantile(sums[drawn].sum(1) / counts[drawn].sum(1), (0.025, 0.975))
-        wide = (float(found[0]), float(found[1]))
-    return Agreement(n, len(numbers), right, low, high, wide)
+    return Agreement(n, len(numbers), right, low, high, sums, counts, seed)
 
 
 def by_length(outcomes: Sequence[Outcome]) -> list[tuple[str, Agreement]]:
@@ -98,11 +112,6 @@ def by_length(outcomes: Sequence[Outcome]) -> list[tuple[str, Agreement]]:
         found.append((name, agreement(inside)))
         before = end
     return found
-
-
-def length_floor(better: int, worse: int) -> float:
-    """What the rule "prefer the longer" makes of a pair."""
-    return judged(better, worse)
 
 
 def histogram(better: Sequence[float], worse: Sequence[float]) -> str:
