@@ -13,7 +13,7 @@ from llmctl.evals.intervals import wilson
 from llmctl.evals.tasks import core
 from llmctl.evals.tasks.generate import answer_all
 from llmctl.evals.tasks.grade import MATCH, Grader
-from llmctl.evals.tasks.kinds import Choice, Item, Open, Task
+from llmctl.evals.tasks.kinds import Choice, Item, Kind, Open, Task
 from llmctl.evals.tasks.likelihood import Scored, score
 from llmctl.evals.tasks.requests import (
     Pair,
@@ -125,7 +125,7 @@ def _likely(
         usable.append(item)
     scores = score(subject.engine.runner, groups, advance)
     rows = [
-        _likely_row(item, shown, found, pairs)
+        _likely_row(task.kind, item, shown, found, pairs)
         for item, shown, found, pairs in zip(usable, written, scores, groups)
     ]
     result.rows += rows
@@ -153,13 +153,14 @@ def _chat_pairs(
 
 
 def _likely_row(
-    item: Choice, shown: list[tuple[str, str]], found: list[Scored], pairs: list[Pair]
+    kind: Kind,
+    item: Choice,
+    shown: list[tuple[str, str]],
+    found: list[Scored],
+    pairs: list[Pair],
 ) -> dict[str, Any]:
     sums = [s.logprob for s in found]
-    options = item.continuations if len(item.continuations) > 1 else item.contexts
-    per_char = [s / len(option) for s, option in zip(sums, options)]
-    per_byte = [s / len(option.encode()) for s, option in zip(sums, options)]
-    return {
+    row = {
         "where": item.where,
         "pairs": [list(pair) for pair in shown],
         "logprobs": sums,
@@ -167,9 +168,12 @@ def _likely_row(
         "tokens": [[len(p.ids) + 1 - s.tokens, s.tokens] for s, p in zip(found, pairs)],
         "gold": item.gold,
         "answer": _best(sums),
-        "answer_norm": _best(per_char),
-        "answer_bytes": _best(per_byte),
     }
+    if kind == "choice":  # of the others the options are contexts, whose lengths say nothing
+        options = item.continuations
+        row["answer_norm"] = _best([s / len(o) for s, o in zip(sums, options)])
+        row["answer_bytes"] = _best([s / len(o.encode()) for s, o in zip(sums, options)])
+    return row
 
 
 def _best(values: Sequence[float]) -> int:
