@@ -170,17 +170,19 @@ def run_record(
     references = [i.reference() for i in inputs]
     for name in stage.path_settings:
         value = chosen.get(name)
-        words = value if isinstance(value, list) else [value] if isinstance(value, str) else []
+        many = isinstance(value, list)
+        words = value if isinstance(value, list) else [value] if value else []
+        words = [w for word in words for w in matched(word)] if many else words
         named = []
         for word in words:
-            path, rest = path_in(word, plain=isinstance(value, list))
+            path, rest = path_in(word, plain=many)
             if path and ("://" not in path or stage.remote):
                 side = open_artifact(path, SIDE_KINDS, reader=f"--{name}", verify=request.verify)
                 references.append({**side.reference(), "setting": name})
                 word = f"content {side.id}{rest}"
             named.append(word)
         if words:
-            chosen[name] = named if isinstance(value, list) else named[0]
+            chosen[name] = named if many else named[0]
     return {
         "stage": stage.name,
         "version": stage.version,
@@ -192,6 +194,13 @@ def run_record(
         "inputs": references,
         "argv": request.argv(),
     }
+
+
+def matched(word: str) -> list[str]:
+    """The files that a word of a setting matches as a pattern, sorted; the word if it is none."""
+    if os.path.exists(word) or not glob.has_magic(word):
+        return [word]
+    return sorted(p for p in glob.glob(word, recursive=True) if os.path.isfile(p)) or [word]
 
 
 def names_a_path(value: str) -> bool:

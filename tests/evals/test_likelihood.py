@@ -110,6 +110,16 @@ def test_measures_of_each_kind(subject):
     assert result.metrics["centred"][0] == pytest.approx((right - 0.5) / 0.5)
 
 
+def test_an_ending_without_a_context_and_lengths_of_choices_alone(subject):
+    one = subject("gpt2")
+    bare = Task("a", "completion", None, (Choice("a:1", ("",), ("the river",), 0),), 0.0)
+    [row] = ask(one, bare, Asking()).rows
+    assert row["logprobs"][0] < 0 and "answer_norm" not in row
+    schema = Task("a", "schema", None, ITEMS[4:5], 0.5)
+    assert "answer_bytes" not in ask(one, schema, Asking()).rows[0]
+    assert {"answer_norm", "answer_bytes"} <= ask(one, TASK, Asking()).rows[0].keys()
+
+
 def test_an_item_that_cannot_be_asked_is_counted(subject):
     item = Choice("a:9", ("river",), (LONG, "no"), 0)
     result = ask(subject("gpt2"), Task("a", "choice", None, (item, ITEMS[1]), 0.5), Asking())

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmctl.core.errors import BadInput, UsageError
+from llmctl.core.errors import BadInput, NoInput, Refused, UsageError
 from llmctl.pipeline import Request, dry_run, run
 
 CHOICES = [
@@ -86,6 +86,62 @@ def test_the_same_command_gives_the_same_bytes_and_other_tasks_another_run(model
     path.write_text(json.dumps(CHOICES[0]) + "\n")
     with pytest.raises(Exception, match="holds another run"):
         evaluate(models[:1], (str(path),), tasks / "a")
+
+
+def test_a_pattern_is_another_run_when_a_file_changes(models, tasks):
+    words = (str(tasks / "choi*.jsonl"),)
+    a = evaluate(models[:1], words, tasks / "a")
+    named = evaluate(models[:1], (str(tasks / "choices.jsonl"),), tasks / "b")
+    assert a.manifest["fingerprint"] == named.manifest["fingerprint"]
+    assert evaluate(models[:1], words, tasks / "a").id == a.id
+    (tasks / "choices.jsonl").write_text(json.dumps(CHOICES[0]) + "\n")
+    with pytest.raises(Exception, match="holds another run"):
+        evaluate(models[:1], words, tasks / "a")
+
+
+@pytest.fixture
+def nothing_asked(monkeypatch):
+    """An item that is asked fails the test; code has no isolation here."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was asked")
+
+    monkeypatch.setattr("llmctl.evals.tasks.several.ask", refuse)
+    monkeypatch.setattr("llmctl.evals.abilities.measure", refuse)
+    monkeypatch.setattr("llmctl.sandbox.available", lambda: "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "error", "says"),
+    [
+        (("choices", "code"), {}, Refused, "python-tests"),
+        (("choices", "maths"), {}, UsageError, "no verifier 'maths'"),
+        (("asked",), {"chat": True}, UsageError, "--chat needs a chat format"),
+        (("asked",), {"tools": ("python",)}, Refused, "the python tool"),
+        (("asked",), {"tools": ("search",)}, UsageError, "made from no documents"),
+    ],
+)
+def test_what_a_later_task_or_model_needs_is_looked_at_first(
+    models, tasks, words, settings, error, says, nothing_asked
+):
+    code = {"text": "Add.", "code": "def f(): 1", "test_list": ["assert f()"]}
+    (tasks / "code.jsonl").write_text(json.dumps(code) + "\n")
+    odd = {"prompt": "1+1?", "answer": "2", "verifier": "maths"}
+    (tasks / "maths.jsonl").write_text(json.dumps(odd) + "\n")
+    paths = tuple(str(tasks / f"{word}.jsonl") for word in words)
+    order = models[::-1] if "chat" in settings else models[1:]  # the one that chats comes first
+    with pytest.raises(error, match=says):
+        evaluate(order, paths, tasks / "out", **settings)
+
+
+def test_what_a_later_ability_needs_is_looked_at_first(models, tasks, nothing_asked):
+    plain = {"out": tasks / "out", "web": str(tasks), "device": "cpu", "workers": 1}
+    with pytest.raises(Refused, match="the python tool"):
+        run("eval", models[1:], abilities=("known", "python"), **plain)
+    with pytest.raises(NoInput, match="was not made from a documents artifact"):
+        run("eval", models[1:], abilities=("known", "search"), **plain)
+    with pytest.raises(AssertionError, match="a model was asked"):  # a base model takes no tools
+        run("eval", models[:1], abilities=("known", "python"), **plain)
 
 
 def test_what_is_refused(models, tasks):

@@ -115,9 +115,11 @@ def _run_abilities(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[st
     from llmctl.core.files import atomic_write, write_json
     from llmctl.evals import abilities
 
+    names = abilities.chosen(config.abilities)
+    _check_abilities(config, inputs, names)
     found = abilities.ask_models(
         inputs,
-        abilities.chosen(config.abilities),
+        names,
         web=config.web,
         documents=config.documents,
         max_tokens=config.answer_tokens,
@@ -137,6 +139,24 @@ def _run_abilities(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[st
     stats = {name: {m.name: m.as_json() for m in measured} for name, measured in found.items()}
     write_json(Path(draft.path) / "report.json", {"abilities": stats})
     return {"abilities": stats}
+
+
+def _check_abilities(config: EvalConfig, inputs: list[Any], names: list[str]) -> None:
+    """Refuse now what a later ability or model would be refused for, when others are answered."""
+    from llmctl.artifacts.lineage import find_upstream
+    from llmctl.evals.abilities import ABILITIES
+    from llmctl.evals.tasks.several import check_tools, tokenizer_of
+    from llmctl.tokenizer.chat import chat_format
+
+    tools = {tool for name in names for tool in ABILITIES[name].tools}
+    for model in inputs:
+        if not config.web:
+            find_upstream(model, "web")
+        documents = config.documents
+        if "search" in tools and not documents:
+            documents = str(find_upstream(model, "documents"))
+        if chat_format(tokenizer_of(model)) is not None:  # a base model is asked without tools
+            check_tools(model, sorted(tools), documents)
 
 
 def _run_tasks(config: EvalConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llmctl.artifacts.store import Artifact
 from llmctl.core import console
-from llmctl.core.errors import BadInput, UsageError
+from llmctl.core.errors import BadInput, NoInput, UsageError
 from llmctl.evals.tasks.ask import Asking, Result, Subject, ask
-from llmctl.evals.tasks.kinds import KINDS, Choice, Task
+from llmctl.evals.tasks.grade import Grader
+from llmctl.evals.tasks.kinds import KINDS, Choice, Open, Task
 from llmctl.evals.tasks.read import find_files, read_tasks
 from llmctl.evals.tasks.requests import start_of
 from llmctl.infer.opening import model_line, open_engine
 from llmctl.infer.toolbox import ToolBox
+from llmctl.model.hf import check_folder
+from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.tokenizer.chat import ChatFormat, chat_format
 
 
@@ -70,6 +74,7 @@ def ask_models(
     models: Sequence[Artifact], tasks: Sequence[Task], asking: Asking, opening: Opening
 ) -> dict[str, dict[str, Result]]:
     """Results by model and task."""
+    check(models, tasks, asking, opening)
     results: dict[str, dict[str, Result]] = {}
     for name, model in zip(names_of(models), models):
         subject = open_subject(name, model, opening)
@@ -91,16 +96,53 @@ def open_subject(name: str, model: Artifact, opening: Opening) -> Subject:
     engine = open_engine(
         model.path, dtype=opening.dtype, device=opening.device, workers=opening.workers
     )
-    format = None if opening.chat is False else chat_format(engine.tokenizer)
+    format = _format(model, engine.tokenizer, opening)
+    start = start_of(model.path, engine.tokenizer, own=model.manifest is not None, bos=opening.bos)
+    tools = _tools(model, format, opening) if format is not None and opening.tools else None
+    return Subject(name, engine, start, format, bool(opening.chat), tools)
+
+
+def check(
+    models: Sequence[Artifact], tasks: Sequence[Task], asking: Asking, opening: Opening
+) -> None:
+    """Refuse now what a later task or model would be refused for, when others are answered."""
+    for task in tasks:
+        items = [task.items[n] for n in asking.numbers(task)]
+        Grader().check([item for item in items if isinstance(item, Open)], task.name)
+    for model in models:
+        _format(model, tokenizer_of(model), opening)
+        check_tools(model, opening.tools, opening.documents)
+
+
+def check_tools(model: Artifact, tools: Sequence[str], documents: str) -> None:
+    """Refused (77) for python where there is no isolation, UsageError (2) or NoInput (66) for
+    search without documents; nothing is opened for it yet."""
+    from llmctl.infer.tools import PythonTool, documents_of
+
+    if "python" in tools:
+        PythonTool()
+    if "search" in tools:
+        found = documents_of(model, documents)
+        if found is None:
+            raise UsageError(f"{model.path}: made from no documents; name some with --documents")
+        if not Path(found).exists():
+            raise NoInput(f"--documents {found}: no such file or folder; check the path")
+
+
+def tokenizer_of(model: Artifact) -> Tokenizer:
+    """A model's tokenizer, its weights left alone."""
+    return Tokenizer.of_model(check_folder(model.path))
+
+
+def _format(model: Artifact, tokenizer: Tokenizer, opening: Opening) -> ChatFormat | None:
+    format = None if opening.chat is False else chat_format(tokenizer)
     if format is None and (opening.chat or opening.tools):
         asked = "--tools" if opening.tools else "--chat"
         raise UsageError(
             f"{model.path}: {asked} needs a chat format, and this model has none, or --no-chat "
             "was given; tune it with llmctl sft first"
         )
-    start = start_of(model.path, engine.tokenizer, own=model.manifest is not None, bos=opening.bos)
-    tools = _tools(model, format, opening) if format is not None and opening.tools else None
-    return Subject(name, engine, start, format, bool(opening.chat), tools)
+    return format
 
 
 def _tools(model: Artifact, format: ChatFormat, opening: Opening) -> ToolBox:
