@@ -110,6 +110,29 @@ def test_replies_outlive_a_judge_that_cannot_judge(model, web, tmp_path, capsys)
     assert len(rows) == FACTS and all(len(row["replies"]) == 5 for row in rows)
 
 
+def test_replies_that_are_there_are_not_asked_for_again(model, web, tmp_path, monkeypatch):
+    def fails(*args, **more):
+        raise RuntimeError("the judge is gone")
+
+    whole, out = probe(model, web, tmp_path / "whole"), tmp_path / "a"
+    with monkeypatch.context() as killed:
+        killed.setattr("llmctl.stages.probe._judge", fails)
+        with pytest.raises(RuntimeError, match="the judge is gone"):
+            probe(model, web, out)
+    kept = out / "state" / "replies.jsonl"
+    good = kept.read_text()
+    with monkeypatch.context() as silent:
+        silent.setattr("llmctl.evals.probe.ask_facts", fails)
+        part, other, words = good[:-9], good.replace('"e1"', '"e9"'), good.replace("Ann", "Al")
+        for bad in (part, other, words):
+            kept.write_text(bad)  # not of these facts: asked again
+            with pytest.raises(RuntimeError, match="the judge is gone"):
+                probe(model, web, out)
+        kept.write_text(good)
+        made = probe(model, web, out)
+    assert made.id == whole.id and not kept.exists()
+
+
 def test_an_earlier_probe_is_looked_for_before_anything_is_asked(model, web, tmp_path, capsys):
     with pytest.raises(NoInput, match="--against names"):
         probe(model, web, tmp_path / "a", against=str(web))

@@ -15,6 +15,7 @@ from llmctl.evals.intervals import wilson
 from llmctl.evals.probe import Fact, Found, Written, verdict
 
 ASKED, CONVERSATIONS = "asked.jsonl", "conversations.parquet"
+REPLIES = Path("state") / "replies.jsonl"  # not judged yet
 COLUMNS = ("facts", "asked", "right", "refused", "wrong", "known", "unsure", "unknown")
 EARLIER = ("earlier", "split", "facts", "right now", "refused now", "95% interval", "wrong now")
 
@@ -140,16 +141,38 @@ def write_asked(found: Sequence[Found], limits: tuple[int, int], path: Path) -> 
             file.write(line.encode("utf-8", "replace") + b"\n")
 
 
-def write_replies(found: Sequence[Found], folder: Path) -> Path:
+def write_replies(found: Sequence[Found], folder: Path) -> None:
     """Replies that nobody has judged yet, into state/, which a run that fails leaves."""
-    path = folder / "state" / "replies.jsonl"
+    path = folder / REPLIES
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as file:
         for one in found:
             row = {"fact_id": one.fact.fact_id, "asked": one.asked, "replies": one.replies}
             file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     console.info(f"every reply is kept in {path} until it is judged")
-    return path
+
+
+def read_replies(facts: Sequence[Fact], samples: int, folder: Path) -> list[Found] | None:
+    """What write_replies has kept of this run; None where it is not of just these facts."""
+    path = folder / REPLIES
+    if not path.is_file():
+        return None
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
+        found = [Found(f, r["asked"], r["replies"]) for f, r in zip(facts, rows, strict=True)]
+        same = [r["fact_id"] for r in rows] == [fact.fact_id for fact in facts]
+        whole = all(len(one.asked) == len(one.replies) == samples for one in found)
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not (same and whole and all(_was_asked(one) for one in found)):
+        return None
+    console.info(f"{path}: every reply is there, so nothing is asked again")
+    return found
+
+
+def _was_asked(one: Found) -> bool:
+    """Whether it is the fact's own phrasings that were asked."""
+    return set(one.asked) <= {*one.fact.questions, *one.fact.prompts}
 
 
 def write_conversations(written: Written, path: Path) -> None:

@@ -108,8 +108,10 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     facts, stats = _facts(config, model, draft)
     if earlier is not None:
         report.check_same(facts, earlier)
-    found, own_words = _ask(config, model, facts)
-    replies = report.write_replies(found, Path(draft.path))  # judging may fail
+    found = report.read_replies(facts, config.samples, Path(draft.path))
+    if found is None:
+        found = _ask(config, model, facts)
+        report.write_replies(found, Path(draft.path))  # judging may fail
     stats |= _judge(config, found, draft)
     written = conversations(
         found,
@@ -117,11 +119,11 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
         unknown_at=config.unknown_at_most,
         refusal_share=config.refusal_share,
         phrasings=config.refusals or REFUSALS,
-        own_words=own_words,
+        own_words=config.chat and _chats(model),
         seed=config.seed,
     )
     stats |= _report(config, found, written, earlier, draft)
-    replies.unlink()  # all of it stands in asked.jsonl now
+    (Path(draft.path) / report.REPLIES).unlink()  # all of it stands in asked.jsonl now
     if not written.rows:
         raise Mismatch(
             f"{model.path}: of {len(facts):,} facts {stats['known']} are known and "
@@ -133,8 +135,17 @@ def run(config: ProbeConfig, inputs: list[Any], draft: Any) -> dict[str, Any]:
     return stats
 
 
-def _ask(config: ProbeConfig, model: Any, facts: list[Fact]) -> tuple[list[Found], bool]:
-    """Every fact's replies, and whether they are the model's own words in its chat format."""
+def _chats(model: Any) -> bool:
+    """Whether a model has a chat format, so that its replies are answers in its own words."""
+    from llmctl.model.hf import check_folder
+    from llmctl.tokenizer.bpe import Tokenizer
+    from llmctl.tokenizer.chat import chat_format
+
+    return chat_format(Tokenizer.of_model(check_folder(model.path))) is not None
+
+
+def _ask(config: ProbeConfig, model: Any, facts: list[Fact]) -> list[Found]:
+    """Every fact's replies."""
     from llmctl.core import console
     from llmctl.evals.probe import ask_facts
     from llmctl.evals.tasks.several import Opening, open_subject
@@ -152,7 +163,7 @@ def _ask(config: ProbeConfig, model: Any, facts: list[Fact]) -> tuple[list[Found
         console.info("no chat format: asked as a base model, to complete or in plain text")
     total = len(facts) * config.samples
     with console.progress("asking", total, "replies") as bar:
-        found = ask_facts(
+        return ask_facts(
             subject,
             facts,
             samples=config.samples,
@@ -161,7 +172,6 @@ def _ask(config: ProbeConfig, model: Any, facts: list[Fact]) -> tuple[list[Found
             seed=config.seed,
             on_answer=bar.advance,
         )
-    return found, subject.format is not None
 
 
 def _facts(config: ProbeConfig, model: Any, draft: Any) -> tuple[list[Fact], dict[str, Any]]:
