@@ -79,7 +79,7 @@ def test_the_context_of_several_choices_is_computed_once(subject, monkeypatch):
 
 
 def test_ids_of_a_pair(folders, tokenizer):
-    start = start_of(folders["llama"], tokenizer, own=False)
+    start = start_of(folders["llama"], tokenizer)
     [(context, continuation)] = encode_pairs(tokenizer, start, [("the river ", "runs")])
     assert context == tokenizer.encode("the river")
     assert context + continuation == tokenizer.encode("the river runs")

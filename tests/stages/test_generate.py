@@ -10,8 +10,11 @@ import time
 import pytest
 import torch
 
+from llmctl.artifacts.store import Artifact, open_artifact
 from llmctl.core.errors import UsageError
+from llmctl.infer.prompts import start_ids, start_record
 from llmctl.stages.generate import STAGE, GenerateConfig
+from llmctl.tokenizer.bpe import Tokenizer
 
 VOCAB = {"<|endoftext|>": 0} | {chr(31 + i): i for i in range(2, 95)} | {"Ġ": 1, "Ã": 95}
 
@@ -126,17 +129,61 @@ def test_a_start_token_where_it_is_asked_for(folder, capsys):
             },
             [0],
         ),
+        ({"type": "TemplateProcessing", "single": [{"SpecialToken": "x"}]}, []),
+        ({"type": "TemplateProcessing", "single": 5}, []),
+        ({"type": "Sequence", "processors": 5}, []),
     ],
 )
 def test_a_foreign_tokenizer_says_what_begins_a_text(folder, tmp_path, processor, start):
-    from llmctl.infer.prompts import start_ids
-    from llmctl.tokenizer.bpe import Tokenizer
+    tokenizer = with_processor(folder, processor)
+    assert start_ids(tmp_path, tokenizer) == start
+    write_manifest(tmp_path, "sft", "foreign")
+    assert start_ids(tmp_path, tokenizer) == start  # tuned here, pretrained elsewhere
+    write_manifest(tmp_path, "pretrain", "tokens")
+    assert start_ids(tmp_path, tokenizer) == [0]
+    assert start_ids(tmp_path, tokenizer, bos=False) == []
 
+
+def with_processor(folder, processor=None):
+    """The folder's tokenizer with this post_processor."""
     parts = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer = Tokenizer(json.dumps(parts | {"post_processor": processor}).encode())
-    assert start_ids(tmp_path, tokenizer, own=False, bos=None) == start
-    assert start_ids(tmp_path, tokenizer, own=True, bos=None) == [0]
-    assert start_ids(tmp_path, tokenizer, own=True, bos=False) == []
+    return Tokenizer(json.dumps(parts | {"post_processor": processor}).encode())
+
+
+def write_manifest(folder, stage, made_from, **stats):
+    """A manifest of a model, as far as it says where the model comes from."""
+    words = {"kind": "model", "id": "", "stage": stage, "fingerprint": ""}
+    lists = {"inputs": [{"path": "", "kind": made_from, "id": ""}], "files": []}
+    rest = {"format": 1, "settings": {}, "created": {"config": {}}, "stats": stats}
+    (folder / "manifest.json").write_text(json.dumps(words | lists | rest))
+
+
+@pytest.mark.parametrize(
+    "stage, made_from, stats, start",
+    [
+        ("pretrain", "foreign", {}, [7]),  # bins of others: documents began with it here
+        ("sft", "model", {}, [7]),
+        ("sft", "foreign", {}, []),
+        ("rl", "model", {"start_ids": []}, []),
+        ("rl", "model", {"start_ids": [3, 9999, "x"]}, [3]),
+    ],
+)
+def test_what_begins_a_text_is_decided_where_the_base_was_made(
+    folder, tmp_path, stage, made_from, stats, start
+):
+    (tmp_path / "config.json").write_text('{"bos_token_id": 7}')
+    tokenizer = with_processor(folder)
+    write_manifest(tmp_path, stage, made_from, **stats)
+    assert start_ids(tmp_path, tokenizer) == start
+    record = start_record(open_artifact(tmp_path, ("model",)), tokenizer)
+    assert record == ({} if start == [7] else {"start_ids": start})
+
+
+def test_a_start_token_that_only_the_bases_settings_name_is_kept(folder, tmp_path):
+    (tmp_path / "config.json").write_text('{"bos_token_id": 7}')
+    (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+    record = start_record(Artifact(tmp_path, "foreign"), with_processor(folder))
+    assert record == {"start_ids": [7]}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +210,16 @@ def test_existing_weights_are_trained_on(tokens, straight, tmp_path):
     run("pretrain", tokens, out=tmp_path / "m", init=str(straight[0]), **FEW)
     before = read_metrics(straight[0] / "metrics.jsonl")
     assert read_metrics(tmp_path / "m" / "metrics.jsonl")[0]["loss"] < 0.9 * before[0]["loss"]
+
+
+def test_what_begins_documents_here_becomes_the_start_token(tokens, straight, tmp_path):
+    theirs = tmp_path / "theirs"
+    shutil.copytree(straight[0], theirs, ignore=shutil.ignore_patterns("manifest.json", "state"))
+    config = json.loads((theirs / "config.json").read_text())
+    eot = config["bos_token_id"]
+    (theirs / "config.json").write_text(json.dumps({**config, "bos_token_id": eot + 1}))
+    run("pretrain", tokens, out=tmp_path / "m", init=str(theirs), **{**FEW, "steps": 1})
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["bos_token_id"] == eot
 
 
 def test_bins_of_others_train_without_a_tokenizer(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 
 from llmctl.core.config import payload_settings
 from llmctl.core.errors import BadInput, Mismatch, NoInput, UsageError
+from llmctl.infer.prompts import start_ids
 from llmctl.pipeline import Request, dry_run, run
 from llmctl.stages.sft import SftConfig
+from llmctl.tokenizer.bpe import Tokenizer
 from llmctl.train.metrics import read_metrics
 from train import chats
 
@@ -95,7 +97,6 @@ def test_transformers_opens_it_with_the_same_ids_masks_and_logits(straight):
     import torch
 
     from llmctl.model.hf import load_model
-    from llmctl.tokenizer.bpe import Tokenizer
     from llmctl.tokenizer.chat import chat_format
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(straight)
@@ -188,11 +189,15 @@ def test_other_data_under_the_same_name_is_another_run(base, data, tmp_path):
         run("sft", base, out=tmp_path / "m", data=(f"{path}=2",), **few)
 
 
-def test_a_tuned_model_is_tuned_on_and_a_chat_model_keeps_its_template(straight, data, tmp_path):
+def test_a_tuned_model_is_tuned_on_and_a_chat_model_keeps_its_template(
+    base, straight, data, tmp_path
+):
     few = {**FEW, "steps": 1}
     run("sft", straight, out=tmp_path / "more", data=(str(data),), **few)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "more" / name).read_bytes() == (straight / name).read_bytes()
+    for folder in (base, straight, tmp_path / "more"):  # asked alike, none saw a start token
+        assert start_ids(folder, Tokenizer.of_model(folder)) == []
     theirs = chats.chat_model(tmp_path / "theirs")
     run("sft", theirs, out=tmp_path / "tuned", data=(str(data),), **few)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmctl.artifacts.manifest import MANIFEST, read_manifest
+from llmctl.artifacts.store import Artifact
 from llmctl.core.errors import BadInput, NoInput
 from llmctl.core.files import read_json
 from llmctl.tokenizer.bpe import Tokenizer
+
+RECORD = "start_ids"  # in a manifest's stats
 
 
 def read_prompts(source: str) -> list[str]:
@@ -45,22 +49,43 @@ def _prompt_of(line: str, where: str) -> str:
     return row["prompt"]
 
 
-def start_ids(folder: Path, tokenizer: Tokenizer, *, own: bool, bos: bool | None) -> list[int]:
+def start_ids(folder: Path, tokenizer: Tokenizer, *, bos: bool | None = None) -> list[int]:
     """The ids put before every prompt, as in training.
 
-    Our own models saw each document begin with <|endoftext|>. A foreign model gets what its
-    tokenizer.json puts before a text, or its bos token where its files say so (add_bos_token).
-    `bos` true or false decides instead: the start id, or nothing.
+    Models that were pretrained here saw each document begin with <|endoftext|>. A foreign one gets
+    what its tokenizer.json puts before a text, or its bos token where its files say so
+    (add_bos_token); tuned here, however often, it gets the same: tuning feeds it conversations
+    only. `bos` true or false decides instead: the start id, or nothing.
     """
     if bos is False:
         return []
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     start = _bos_id(folder, tokenizer)
-    if bos or own:
+    if bos or (manifest is not None and not _from_elsewhere(manifest)):
         return [tokenizer.eot_id if start is None else start]
+    told = manifest["stats"].get(RECORD) if manifest is not None else None
+    if isinstance(told, list):
+        return [i for i in told if type(i) is int and 0 <= i < tokenizer.n_ids]
     settings = _json_object(folder / "tokenizer_config.json")
     if settings.get("add_bos_token") and start is not None:
         return [start]
     return [i for i in _template_start(tokenizer) if i < tokenizer.n_ids]
+
+
+def start_record(model: Artifact, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """What a tuned model's manifest keeps of the one it was made from: what begins its texts, where
+    that one was not pretrained here. Its own files need not say so any more."""
+    if model.manifest is not None and not _from_elsewhere(model.manifest):
+        return {}
+    return {RECORD: start_ids(model.path, tokenizer)}
+
+
+def _from_elsewhere(manifest: Mapping[str, Any]) -> bool:
+    """Whether others pretrained the model of a manifest. An old one does not say so in its stats,
+    but its first input does."""
+    first = manifest["inputs"][0]["kind"] if manifest["inputs"] else ""
+    elsewhere = RECORD in manifest["stats"] or first == "foreign"
+    return elsewhere and manifest["stage"] != "pretrain"  # whose first input may be foreign bins
 
 
 def _bos_id(folder: Path, tokenizer: Tokenizer) -> int | None:
@@ -71,16 +96,21 @@ def _bos_id(folder: Path, tokenizer: Tokenizer) -> int | None:
 def _template_start(tokenizer: Tokenizer) -> Iterable[int]:
     """Ids of the special tokens that a TemplateProcessing puts before a single text."""
     step: Any = tokenizer.parts.get("post_processor") or {}
-    steps = step.get("processors") or [step] if isinstance(step, dict) else []
+    steps = _list(step.get("processors")) or [step] if isinstance(step, dict) else []
     for one in steps:
         if not isinstance(one, dict) or one.get("type") != "TemplateProcessing":
             continue
-        for piece in one.get("single") or []:
-            if not isinstance(piece, dict) or "SpecialToken" not in piece:
+        for piece in _list(one.get("single")):
+            token = piece.get("SpecialToken") if isinstance(piece, dict) else None
+            if not isinstance(token, dict):
                 break
-            found = tokenizer.id_of(str(piece["SpecialToken"].get("id")))
+            found = tokenizer.id_of(str(token.get("id")))
             if found is not None:
                 yield found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _json_object(path: Path) -> Mapping[str, Any]:

@@ -180,10 +180,8 @@ def _voice(config: ChatConfig, artifact: Artifact, engine: Engine) -> Voice:
     format = chat_format(engine.tokenizer)
     if format is not None:
         return ChatVoice(format)
-    own = artifact.manifest is not None
-    return BaseVoice(
-        engine.tokenizer, start_ids(artifact.path, engine.tokenizer, own=own, bos=config.bos)
-    )
+    start = start_ids(artifact.path, engine.tokenizer, bos=config.bos)
+    return BaseVoice(engine.tokenizer, start)
 
 
 def _tools(config: ChatConfig, artifact: Artifact, voice: Voice) -> Tools:

@@ -158,8 +158,7 @@ def _asked(
 
     tokenizer, params = engine.tokenizer, config.sampling()
     if not config.chats:
-        own = artifact.manifest is not None
-        start = start_ids(artifact.path, tokenizer, own=own, bos=config.bos)
+        start = start_ids(artifact.path, tokenizer, bos=config.bos)
         prompts = [start + ids for ids in tokenizer.encode_batch(texts)]
         if not all(prompts):
             raise UsageError(f"{artifact.path}: this model has no start token: give a prompt, -p")

@@ -88,7 +88,8 @@ class Pretraining:
             shape = hf.load_config(given)
             old = Plan(**self.start.loop["plan"]) if self.start else None
             refuse_ignored(self.config, given, shape, old)
-            return shape_from(self.config, shape, vocab_size=self.corpus.vocab_size)
+            shape = shape_from(self.config, shape, vocab_size=self.corpus.vocab_size)
+            return dataclasses.replace(shape, bos_id=self.corpus.eot_id)  # it begins documents
         return shape_of(self.config, vocab_size=self.corpus.vocab_size, eot_id=self.corpus.eot_id)
 
     def _plan(self) -> Plan:

@@ -167,6 +167,7 @@ class Sft:
         }
         stats["chat"] = {"name": format.name, "own": format.own, "template": format.hash}
         stats["chat"]["tokenizer"] = self.start.tokenizer.hash
+        stats |= self.start.record
         for row in metrics[-1:]:
             keep = ("loss", "val_loss", "seconds", "cost")
             stats |= {name: row[name] for name in keep if name in row}

@@ -14,6 +14,7 @@ from llmctl.core.errors import Mismatch, UsageError
 from llmctl.core.terminal import printable
 from llmctl.data.conversations import SourceSpec, read_conversations
 from llmctl.data.masked import fitting_length
+from llmctl.infer.prompts import start_record
 from llmctl.model import hf
 from llmctl.model.config import ModelConfig
 from llmctl.model.grow import grow_embedding
@@ -37,6 +38,7 @@ class Start:
     shape: ModelConfig
     known: int  # ids of the tokenizer before it got our control tokens
     grown: bool
+    record: dict[str, list[int]]  # what the manifest keeps of the model it starts from
 
     def load_model(self, seed: int) -> Transformer:
         """The model in fp32 on the CPU, with rows for our control tokens where it had none."""
@@ -64,6 +66,7 @@ def open_start(artifact: Artifact, seq_len: int) -> Start:
         )
     found = chat_format(tokenizer)
     _check_belonging(artifact, tokenizer, found)
+    record = start_record(artifact, tokenizer)
     grown = found is None
     if grown:
         tokenizer = with_chat(tokenizer)
@@ -81,7 +84,7 @@ def open_start(artifact: Artifact, seq_len: int) -> Start:
         eos_ids=tuple(eos),
         pad_id=tokenizer.eot_id if found.own else shape.pad_id,
     )
-    return Start(folder, tokenizer, found, shape, known, grown)
+    return Start(folder, tokenizer, found, shape, known, grown, record)
 
 
 def _check_belonging(artifact: Artifact, tokenizer: Tokenizer, format: ChatFormat | None) -> None:

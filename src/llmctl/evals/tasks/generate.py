@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmctl.artifacts.manifest import MANIFEST
 from llmctl.evals.tasks.requests import BETWEEN, plain_question
 from llmctl.infer.completion import CallRecord, Completion, Event
 from llmctl.infer.engine import Engine
@@ -116,8 +115,7 @@ def _start(engine: Engine) -> list[int]:
     folder = Path(engine.source)
     if not folder.is_dir():
         return [engine.tokenizer.eot_id]
-    own = (folder / MANIFEST).is_file()
-    return start_ids(folder, engine.tokenizer, own=own, bos=None)
+    return start_ids(folder, engine.tokenizer)
 
 
 def _cut(engine: Engine, start: list[int], ids: list[int], max_tokens: int) -> list[int]:

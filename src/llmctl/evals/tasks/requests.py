@@ -36,9 +36,9 @@ class Start:
     alone: int
 
 
-def start_of(folder: Path, tokenizer: Tokenizer, *, own: bool, bos: bool | None = None) -> Start:
+def start_of(folder: Path, tokenizer: Tokenizer, *, bos: bool | None = None) -> Start:
     """The start ids of a model folder (see infer.prompts), and its prefix for empty contexts."""
-    ids = start_ids(folder, tokenizer, own=own, bos=bos)
+    ids = start_ids(folder, tokenizer, bos=bos)
     named = tokenizer.config.get("bos_token")
     named = named.get("content") if isinstance(named, Mapping) else named
     alone = tokenizer.id_of(named) if isinstance(named, str) else None

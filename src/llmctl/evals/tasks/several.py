@@ -97,7 +97,7 @@ def open_subject(name: str, model: Artifact, opening: Opening) -> Subject:
         model.path, dtype=opening.dtype, device=opening.device, workers=opening.workers
     )
     format = _format(model, engine.tokenizer, opening)
-    start = start_of(model.path, engine.tokenizer, own=model.manifest is not None, bos=opening.bos)
+    start = start_of(model.path, engine.tokenizer, bos=opening.bos)
     tools = _tools(model, format, opening) if format is not None and opening.tools else None
     return Subject(name, engine, start, format, bool(opening.chat), tools)
 
