@@ -126,3 +126,9 @@ def test_files_that_cannot_be_trusted_are_refused(own, tmp_path):
         Tokenizer.load(path)
     with pytest.raises(NoInput, match="no such file"):
         Tokenizer.load(tmp_path / "missing")
+
+
+def test_an_eos_token_that_is_no_text_ends_no_document(own):
+    raw = own.raw.replace(EOT.encode(), b"<|other|>")
+    with pytest.raises(Mismatch, match="no token that ends a document"):
+        _ = Tokenizer(raw, {"eos_token": {"content": []}}).eot_id

@@ -167,7 +167,7 @@ class Tokenizer:
         named = self.config.get("eos_token")
         named = named.get("content") if isinstance(named, dict) else named
         for token in (*DOCUMENT_TOKENS, named):
-            if token in self._ids:
+            if isinstance(token, str) and token in self._ids:
                 return self._ids[token]
         raise Mismatch(
             f"{self.source}: no token that ends a document ({', '.join(DOCUMENT_TOKENS)}) "
