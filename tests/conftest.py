@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from walls import modes
 
+# A property is a law, not a stopwatch: a busy machine must not fail it.
+settings.register_profile("llmctl", deadline=None)
+settings.load_profile("llmctl")
 # A shell starts background jobs with Ctrl-C ignored, and children inherit that: tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

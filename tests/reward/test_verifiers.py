@@ -144,14 +144,19 @@ def test_a_number_keeps_its_minus_and_its_point(text, same, other):
     assert normalised(text) == normalised(same) != normalised(other)
 
 
+def computing_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_regex_is_searched_and_a_runaway_pattern_is_unscored():
     assert grade("regex", r"\b4\d\b", "it is 42") == 1.0
     assert grade("regex", r"\b4\d\b", "it is 52") == 0.0
     assert grade("regex", "(", "x") is None
     one = verifier("regex")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    used = computing_of_children()
     assert one.grade(problem("(a+)+$", "regex"), "a" * 60 + "b") is None
-    assert 0.9 < resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used < 3
+    assert 0.5 < computing_of_children() - used < 3  # a second, of which the kernel counts ticks
     assert one.grade(problem("b", "regex"), "ab") == 1.0  # a new worker goes on
 
 
