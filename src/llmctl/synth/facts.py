@@ -160,7 +160,7 @@ def place_mentions(
     wanted = sum(s.exposure for s in subjects)
     sample = range(min(n_pages, 2000))
     hosts = n_pages * sum(map(may_host, sample)) / max(1, len(sample))
-    if wanted * 4 > MENTIONS_A_PAGE * hosts * 3 or hosts < 2 * max(EXPOSURES):
+    if wanted * 4 > MENTIONS_A_PAGE * hosts * 3 or 2 * hosts < 3 * max(EXPOSURES):
         raise UsageError(
             f"{wanted:,} mentions of facts do not fit {hosts:.0f} good pages; "
             "make the web larger (--size-mb, --pages)"

@@ -35,7 +35,7 @@ CLASSES = (
 PAGE_CHARS = 1210  # mean main text of a good page without mentions
 MENTION_CHARS = 190  # mean main text that one mention adds
 MENTIONS_A_FACT = sum(EXPOSURES) * 6 / 16  # six subjects carry sixteen facts
-MENTIONS_A_HOST = 4.4  # most mentions that a page with mentions has in the mean
+MENTIONS_A_HOST = 4.2  # most mentions that a page with mentions has in the mean
 LONG_SHARD, SHORT_SHARD, FEW_SHARDS = 4000, 500, 8  # pages, pages, shards
 
 
