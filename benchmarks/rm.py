@@ -83,7 +83,11 @@ def fitting(tokenizer: Tokenizer, rankings: list[Ranking]) -> tuple[list[Ranking
     format = chat_format(tokenizer)
     assert format is not None
     encoded = Encoder(format, 1 << 20).encode(rankings)
-    kept = [(r, e) for r, e in zip(rankings, encoded) if e is not None and e.longest <= LONGEST]
+    kept = [
+        (r, e)
+        for r, e in zip(rankings, encoded)
+        if e is not None and len(e.prompt) + max(map(len, e.responses)) <= LONGEST
+    ]
     return [r for r, _ in kept], [e for _, e in kept]
 
 
