@@ -269,7 +269,7 @@ def dry_run(config: EvalConfig, inputs: list[Any]) -> None:
 
 STAGE = Stage(
     name="eval",
-    version=1,
+    version=2,
     summary="models (+ task files) -> report",
     config=EvalConfig,
     run=run,

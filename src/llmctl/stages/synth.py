@@ -150,7 +150,7 @@ def dry_run(config: SynthConfig, inputs: Sequence[Artifact]) -> None:
 
 STAGE = Stage(
     name="synth",
-    version=2,
+    version=3,
     summary="a seed -> the embedded synthetic web (WARC, truth, facts, conversations)",
     config=SynthConfig,
     run=run,
