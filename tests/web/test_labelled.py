@@ -64,7 +64,7 @@ def test_labels_point_at_the_real_pages(shared: Path):
     wanted = {row["sha256"]: row for row in rows()}
     seen = set()
     for path in sorted((shared / "data" / "warc").glob("web-dev-*.warc.gz")):
-        for record in gzip.open(path).read().split(b"\r\n\r\nWARC/1.")[0:]:
+        for record in gzip.open(path).read().split(b"\r\n\r\nWARC/1."):
             body = record.split(b"\r\n\r\n", 2)[-1]
             digest = hashlib.sha256(body).hexdigest()
             if digest in wanted:
